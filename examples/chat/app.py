@@ -1,0 +1,124 @@
+"""The original chat demo of pomelo, with its routes and pushes: a gate, connectors, and chat servers with rooms.
+
+A client asks the gate for a connector, enters a room there, and talks. A room lives on the chat server that its name
+hashes to, whichever connectors its members came by.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from handlers import App, HandlerError, Request, Server, Session, rendezvous
+
+app = App("chat", routes=["onChat", "onAdd", "onLeave"])
+
+
+class QueryEntry(msgspec.Struct):
+    """Who asks for a connector."""
+
+    uid: str
+
+
+class Enter(msgspec.Struct):
+    """Who enters which room."""
+
+    username: str
+    rid: str
+
+
+class Send(msgspec.Struct):
+    """What is said, to the room (``*``) or to one user."""
+
+    content: str
+    target: str = "*"
+
+
+@app.route("chat")
+def by_room(request: Request, servers: Sequence[str]) -> str:
+    """Send everything of a room to the chat server that has it."""
+    return rendezvous(request.session.get("rid", ""), tuple(servers))
+
+
+@app.handler("gate.gateHandler.queryEntry")
+async def query_entry(msg: QueryEntry, server: Server) -> dict[str, Any]:
+    """Tell a user which connector to use."""
+    connectors = server.members("connector")
+    if not connectors:
+        raise HandlerError(503, "no connector is up")
+    connector = connectors[zlib.crc32(msg.uid.encode()) % len(connectors)]
+    return {"code": 200, "host": connector.host, "port": connector.port}
+
+
+@app.handler("connector.entryHandler.enter")
+async def enter(msg: Enter, session: Session, server: Server) -> dict[str, Any]:
+    """Enter a room under a name; answers the names in it. A name already taken is refused."""
+    if not msg.username or not msg.rid or "*" in msg.username:
+        raise HandlerError(400, "a name and a room are needed, and no * in the name")
+    if session.uid is not None:
+        raise HandlerError(409, "this connection is in a room already")
+    uid = f"{msg.username}*{msg.rid}"
+    if await server.sessions.get_by_uid(server.id, uid):
+        return {"code": 500, "error": True}
+    await session.bind(uid)
+    session["rid"] = msg.rid
+    await session.push("rid")
+    users = await server.rpc.by(session).call(add, uid, server.id, msg.rid)
+    if users is None:
+        await session.unbind()
+        return {"code": 500, "error": True}
+    return {"code": 200, "users": users}
+
+
+@app.on_close("connector")
+async def user_left(session: Session, reason: str, server: Server) -> None:
+    """Take a user whose connection closed out of the room."""
+    if session.uid is not None:
+        await server.rpc.by(session).call(leave, session.uid, server.id, session["rid"])
+
+
+@app.remote("chat.chatRemote.add")
+async def add(server: Server, uid: str, frontend_id: str, rid: str) -> list[str] | None:
+    """Put a user into a room and tell the others; returns everybody's names, None if the name is taken."""
+    room = server.channels.create(rid)
+    if uid in room:
+        return None
+    room.push("onAdd", {"user": name(uid)})
+    room.add(uid, frontend_id)
+    return [name(member) for member in room.members()]
+
+
+@app.remote("chat.chatRemote.kick")
+async def leave(server: Server, uid: str, frontend_id: str, rid: str) -> None:
+    """Take a user out of a room and tell the others; an empty room ends."""
+    if rid not in server.channels:
+        return
+    room = server.channels.get(rid)
+    room.leave(uid, frontend_id)
+    room.push("onLeave", {"user": name(uid)})
+    if not len(room):
+        room.destroy()
+
+
+@app.handler("chat.chatHandler.send")
+async def send(msg: Send, session: Session, server: Server) -> dict[str, Any]:
+    """Say something to the room, or to one user in it."""
+    if session.uid is None:
+        raise HandlerError(403, "enter a room first")
+    rid = session["rid"]
+    room = server.channels.get(rid)
+    said = {"msg": msg.content, "from": name(session.uid), "target": msg.target}
+    if msg.target == "*":
+        room.push("onChat", said)
+    else:
+        uid = f"{msg.target}*{rid}"
+        if uid not in room:
+            raise HandlerError(404, f"{msg.target} is not in the room")
+        server.channels.push_to([(uid, frontend_id) for frontend_id in room.frontends(uid)], "onChat", said)
+    return {"code": 200}
+
+
+def name(uid: str) -> str:
+    """Return the user's name from a uid, ``name*room``."""
+    return uid.split("*", 1)[0]

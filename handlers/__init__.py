@@ -1,0 +1,49 @@
+"""What a game is written against. No network and no Ray: a whole game runs in a unit test (``handlers.kit``)."""
+
+from handlers.app import App
+from handlers.channels import Channel, ChannelService
+from handlers.errors import (
+    AppError,
+    BadRequest,
+    ChannelNotFound,
+    Conflict,
+    HandlerError,
+    NotFound,
+    PummeloError,
+    TimedOut,
+    TooMany,
+    Unavailable,
+)
+from handlers.handshake import Accepted, Handshake, Refused
+from handlers.members import Member, rendezvous
+from handlers.request import Reply, Request
+from handlers.rpc import Remote, RpcAllError
+from handlers.server import Server
+from handlers.session import Session
+
+__all__ = [
+    "Accepted",
+    "App",
+    "AppError",
+    "BadRequest",
+    "Channel",
+    "ChannelNotFound",
+    "ChannelService",
+    "Conflict",
+    "HandlerError",
+    "Handshake",
+    "Member",
+    "NotFound",
+    "PummeloError",
+    "Refused",
+    "Remote",
+    "Reply",
+    "Request",
+    "RpcAllError",
+    "Server",
+    "Session",
+    "TimedOut",
+    "TooMany",
+    "Unavailable",
+    "rendezvous",
+]

@@ -1,0 +1,165 @@
+"""The dispatcher: runs the requests of a server's own routes, those of one session one at a time and in order."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from handlers.app import App, Handler
+from handlers.body import encode_body
+from handlers.chain import Chain, build_chain
+from handlers.errors import error_for
+from handlers.link import Done
+from handlers.request import Request
+from handlers.server import Server
+
+__all__ = ["Dispatcher"]
+
+logger = logging.getLogger(__name__)
+
+HELD_UP = 3.0
+"""Seconds after which a request that keeps others of its session waiting is logged."""
+
+
+class _Job:
+    """A request with its handler, and whom to answer; nobody for a notify."""
+
+    __slots__ = ("chain", "reply", "request")
+
+    def __init__(self, request: Request, chain: Chain, reply: Done | None) -> None:
+        self.request = request
+        self.chain = chain
+        self.reply = reply
+
+
+class _Queue:
+    """The requests of one session: the one that runs and those that wait."""
+
+    __slots__ = ("reported", "running", "since", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Job] = deque()
+        self.running: _Job | None = None
+        self.since = 0.0
+        self.reported = False
+
+
+class Dispatcher:
+    """Runs handlers in real tasks: one for each session that has work, one for each concurrent request.
+
+    ``waiting`` bounds the requests that wait for an earlier one of their session; one more is answered 429. Answers go
+    to the request's ``reply(code, payload)``, code 0 and the body, or the error's code and message.
+    """
+
+    def __init__(self, app: App, server: Server, *, waiting: int = 64) -> None:
+        self._server = server
+        self._limit = waiting
+        self._routes: Mapping[str, tuple[Handler, Chain]] = {
+            route: (handler, build_chain(app, handler, server))
+            for route, handler in app.handlers.items()
+            if handler.server_type == server.type
+        }
+        self._queues: dict[int, _Queue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
+
+    def submit(self, request: Request, reply: Done | None) -> None:
+        """Take a request in. Never awaits; the order of the calls is the order of a session's requests."""
+        found = self._routes.get(request.route)
+        if found is None:
+            if reply is not None:
+                reply(404, b"no such route")
+            return
+        handler, chain = found
+        job = _Job(request, chain, reply)
+        if handler.concurrent:
+            self._start(self._run(job))
+            return
+        queue = self._queues.get(request.session.id)
+        if queue is None:
+            queue = self._queues[request.session.id] = _Queue()
+            queue.waiting.append(job)
+            self._start(self._drain(request.session.id, queue))
+        elif len(queue.waiting) >= self._limit:
+            if reply is not None:
+                reply(429, b"too many requests are waiting")
+        else:
+            queue.waiting.append(job)
+            if self._watch is None:
+                self._watch = asyncio.get_running_loop().call_later(HELD_UP / 3, self._watch_queues)
+
+    def session_closed(self, session_id: int) -> None:
+        """Drop the session's requests that wait; one that runs finishes."""
+        queue = self._queues.get(session_id)
+        if queue is not None:
+            queue.waiting.clear()
+
+    @property
+    def running(self) -> int:
+        """How many sessions and concurrent requests are being served now."""
+        return len(self._tasks)
+
+    async def stop(self, grace: float) -> None:
+        """Wait up to ``grace`` seconds for what runs, then cancel it; the cancelled are answered 503."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, session_id: int, queue: _Queue) -> None:
+        loop_time = asyncio.get_running_loop().time
+        try:
+            while queue.waiting:
+                queue.running = queue.waiting.popleft()
+                queue.since, queue.reported = loop_time(), False
+                await self._run(queue.running)
+        finally:
+            for job in queue.waiting:
+                _answer(job, 503, b"the server is stopping")
+            del self._queues[session_id]
+
+    async def _run(self, job: _Job) -> None:
+        try:
+            payload, code = encode_body(await job.chain(job.request)), 0
+        except asyncio.CancelledError:
+            _answer(job, 503, b"the server is stopping")
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where a handler's exception becomes its answer
+            code, message = error_for(error, f"{self._server.id}: {job.request!r}")
+            payload = message.encode()
+        _answer(job, code, payload)
+
+    def _watch_queues(self) -> None:
+        """Log each request that has kept others of its session waiting for too long, once."""
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        waiting = [queue for queue in self._queues.values() if queue.waiting]
+        for queue in waiting:
+            if not queue.reported and queue.running is not None and loop.time() - queue.since >= HELD_UP:
+                queue.reported = True
+                logger.warning(
+                    "%s: %s has run for %.1f s and holds up %s of %r",
+                    self._server.id,
+                    queue.running.request.route,
+                    loop.time() - queue.since,
+                    queue.waiting[0].request.route,
+                    queue.running.request.session,
+                )
+        if waiting:
+            self._watch = loop.call_later(HELD_UP / 3, self._watch_queues)
+
+
+def _answer(job: _Job, code: int, payload: bytes) -> None:
+    reply: Callable[[int, bytes], Any] | None = job.reply
+    if reply is not None:
+        reply(code, payload)

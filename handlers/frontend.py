@@ -1,0 +1,271 @@
+"""The half of a frontend server that knows clients: takes their messages, routes them, and carries out pushes.
+
+A client's message goes: session, route looked up, global before filters, routing, and then to the dispatcher here or
+over a link to the server that owns the route. The frontend forwards a body's bytes and never looks into them.
+"""
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgpack
+
+from handlers.app import Handler
+from handlers.body import encode_error
+from handlers.chain import run_after, run_before
+from handlers.errors import HandlerError, error_for, error_from
+from handlers.frontend_sessions import Client, FrontendSession, SessionService
+from handlers.handshake import Accepted, Handshake
+from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
+from handlers.mirror import Mirror
+from handlers.request import Reply, Request
+from handlers.scheduler import PushScheduler
+from handlers.session import Session
+
+if TYPE_CHECKING:
+    from handlers.node import Node
+
+__all__ = ["Edge", "Frontend"]
+
+logger = logging.getLogger(__name__)
+
+
+class Edge(Protocol):
+    """What the frontend needs of its listener."""
+
+    def encode_push(self, route: str, body: bytes) -> Any:
+        """Return a push as a frame that any client's ``send`` takes."""
+
+
+class Frontend:
+    """The clients' side of a server. Everything here runs on the server's loop; ``message`` never awaits."""
+
+    def __init__(
+        self,
+        node: "Node",
+        edge: Edge,
+        scheduler: PushScheduler,
+        *,
+        incarnation: int,
+        single_session: bool,
+        waiting: int,
+        forward_timeout: float,
+    ) -> None:
+        self._node = node
+        self._app = node.app
+        self._edge = edge
+        self.scheduler = scheduler
+        self._waiting = waiting
+        self._forward_timeout = forward_timeout
+        self.mirror = Mirror()
+        self.sessions = SessionService(incarnation, single_session=single_session, user_gone=self._user_gone)
+        self._before = self._app.global_before.functions(node.server.type)
+        self._after = self._app.global_after.functions(node.server.type)[::-1]
+        # Types whose requests may have to wait before they are on a link: they pass through the session's inbox.
+        self._slow_types = {t for t, pick in self._app.route_functions.items() if inspect.iscoroutinefunction(pick)}
+
+    # -- what the listener tells
+
+    async def handshake(self, handshake: Handshake) -> Accepted:
+        """Ask the app's hook. Raises Refused, or whatever else the hook raises."""
+        hook = self._app.handshake_hook
+        answer = hook(handshake, self._node.server) if hook is not None else None
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return answer if isinstance(answer, Accepted) else Accepted()
+
+    def opened(self, client: Client, uid: str | int | None = None) -> FrontendSession:
+        """Open the session of a client that completed the handshake, bound to ``uid`` if the hook gave one."""
+        session = self.sessions.open(client)
+        if uid is not None:
+            self.sessions.bind(session.id, str(uid))
+        return session
+
+    def message(self, session: FrontendSession, request_id: int, route: str | None, body: bytes) -> None:
+        """Take a client's message; ``request_id`` 0 is a notify, a route of None a code that is not in the dictionary.
+
+        Messages of one session are put on links in the order in which they were taken.
+        """
+        handler = self._app.handlers.get(route) if route is not None else None
+        if handler is None:
+            self._refuse(session, request_id, 404, f"no such route: {route}" if route else "no such route")
+        elif session.inbox is not None:
+            if len(session.inbox) >= self._waiting:
+                self._refuse(session, request_id, 429, "too many requests are waiting")
+            else:
+                session.inbox.append((handler, request_id, body))
+        elif self._before or handler.server_type in self._slow_types:
+            session.inbox = deque([(handler, request_id, body)])
+            self._node.start_task(self._work(session))
+        else:
+            self._route(session, handler, request_id, body)
+
+    def closed(self, session: FrontendSession, reason: str) -> None:
+        """Take leave of a session whose connection is gone: of its channels, and of the servers that dealt with it."""
+        uid = session.uid
+        self.scheduler.forget(session.client)
+        self.sessions.close(session)
+        session.inbox = None
+        fields = (session.id, uid, session.packed, reason)
+        for server_id in session.served:
+            self._node.tell_if_up(server_id, CLOSED, fields, len(fields[2]))
+        if self._node.id not in session.served:
+            self._node.session_closed(self._node.id, *fields)
+
+    # -- what other servers ask (the seed's SessionRemote and ChannelRemote)
+
+    def session_operation(self, link: Link, request_id: int, operation: str, session_id: int, argument: Any) -> None:
+        """Carry out an operation on a session and answer with its outcome."""
+        try:
+            outcome = self.sessions.operate(operation, session_id, argument)
+        except HandlerError as error:
+            link.answer(request_id, error.code, error.message.encode())
+            return
+        self._dealt_with(session_id, link.peer)
+        link.answer(request_id, 0, msgpack.packb(outcome))
+
+    def join(self, link: Link, request_id: int, channel: str, uid: str, token: int) -> None:
+        """Mirror a member; one without a session here is reported gone."""
+        present = uid in self.sessions.by_uid
+        if present:
+            self.mirror.join(link.peer, channel, uid, token)
+        else:
+            link.send(LEFT, (uid, [(channel, token)]), len(uid), vital=True)
+        if request_id:
+            link.answer(request_id, 0, msgpack.packb(present))
+
+    def leave(self, link: Link, request_id: int, channel: str, uid: str) -> None:
+        """Take a member out of the mirror."""
+        self.mirror.leave(link.peer, channel, uid)
+
+    def destroy(self, link: Link, request_id: int, channel: str) -> None:
+        """Forget a channel's mirror."""
+        self.mirror.destroy(link.peer, channel)
+
+    def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes) -> None:
+        """Push to a channel's members here."""
+        self._deliver(self.mirror.members(link.peer, channel), route, body)
+        if request_id:
+            link.answer(request_id, 0, b"")
+
+    def push_to(self, link: Link, request_id: int, uids: list[str], route: str, body: bytes) -> None:
+        """Push to users here; the answer names those without a session."""
+        self._deliver(uids, route, body)
+        if request_id:
+            missing = [uid for uid in uids if uid not in self.sessions.by_uid]
+            link.answer(request_id, 0, msgpack.packb(missing))
+
+    def broadcast(self, link: Link, request_id: int, route: str, body: bytes, everyone: bool) -> None:
+        """Push to every bound session here, or to every session."""
+        sessions: Iterable[FrontendSession] = self.sessions if everyone else self.sessions.bound()
+        self._push([session.client for session in sessions], route, body)
+
+    def server_lost(self, server_id: str) -> None:
+        """Forget what belonged to a server whose link went down."""
+        self.mirror.forget_server(server_id)
+
+    # -- the way of a message
+
+    def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
+        """Put a message on its way at once; a failure is its answer."""
+        try:
+            server_id = self._node.pick_now(
+                handler.server_type, session.uid, session.id, self._request(session, handler.route, body)
+            )
+            self._place(session, handler, request_id, body, server_id)
+        except Exception as error:  # noqa: BLE001 - it becomes the answer
+            self._refuse(session, request_id, *error_for(error, f"{self._node.id}: routing {handler.route}"))
+
+    async def _work(self, session: FrontendSession) -> None:
+        """Put the messages of a session's inbox on their way, one by one: filters and route functions may wait."""
+        while session.inbox:
+            await self._route_slowly(session, *session.inbox[0])
+            if session.inbox:
+                session.inbox.popleft()
+        session.inbox = None
+
+    async def _route_slowly(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
+        request = self._request(session, handler.route, body)()
+        request.notify = not request_id
+        try:
+            await run_before(self._before, request, self._node.server)
+            server_id = await self._node.pick_for(handler.server_type, session.uid, session.id, lambda: request)
+            if not session.closed:
+                self._place(session, handler, request_id, body, server_id)
+        except Exception as error:  # noqa: BLE001 - it becomes the answer
+            self._refuse(session, request_id, *error_for(error, f"{self._node.id}: {request!r}"))
+
+    def _place(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, server_id: str) -> None:
+        """Hand a message to the dispatcher here, or put it on the link to its server."""
+        if server_id not in session.served:
+            session.served.add(server_id)
+        reply = self._reply(session, handler.route, request_id, body) if request_id else None
+        if server_id == self._node.id:
+            request = self._request(session, handler.route, body)()
+            request.notify = reply is None
+            self._node.dispatcher.submit(request, reply)
+            return
+        fields = (handler.route, session.id, session.uid, session.packed, body)
+        size = len(body) + len(session.packed)
+        link = self._node.links.to(server_id)
+        if reply is None:
+            link.send(FORWARD, fields, size)
+        else:
+            link.request(FORWARD, fields, size, self._forward_timeout, reply)
+
+    def _request(self, session: FrontendSession, route: str, body: bytes) -> Callable[[], Request]:
+        """Return what makes the Request, for those who look at one; most messages pass without."""
+        return lambda: Request(route, Session(session.id, self._node.id, session.uid, session.packed, self._node), body)
+
+    def _reply(self, session: FrontendSession, route: str, request_id: int, body: bytes) -> Done:
+        if not self._after:
+            return partial(self._respond, session, request_id)
+        return partial(self._respond_filtered, session, request_id, self._request(session, route, body))
+
+    def _respond(self, session: FrontendSession, request_id: int, code: int, payload: bytes) -> None:
+        if code:
+            payload = encode_error(code, payload.decode(errors="replace"))
+        self.scheduler.respond(session.client, request_id, payload)
+
+    def _respond_filtered(
+        self, session: FrontendSession, request_id: int, request: Callable[[], Request], code: int, payload: bytes
+    ) -> None:
+        """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order)."""
+        self._respond(session, request_id, code, payload)
+        error = error_from(code, payload.decode(errors="replace")) if code else None
+        self._node.start_task(self._run_after(request(), Reply(payload, error)))
+
+    async def _run_after(self, request: Request, reply: Reply) -> None:
+        error = reply.error
+        await run_after(self._after, request, reply, self._node.server)
+        if reply.error is not None and reply.error is not error:
+            error_for(reply.error, f"{self._node.id}: a global after filter of {request!r}")
+
+    def _refuse(self, session: FrontendSession, request_id: int, code: int, message: str) -> None:
+        if request_id:
+            self.scheduler.respond(session.client, request_id, encode_error(code, message))
+        else:
+            logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
+
+    # -- pushes
+
+    def _deliver(self, uids: Iterable[str], route: str, body: bytes) -> None:
+        by_uid = self.sessions.by_uid
+        self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body)
+
+    def _push(self, clients: list[Client], route: str, body: bytes) -> None:
+        # A list, made before the first is written to: writing may close a client, which changes the tables.
+        self.scheduler.push(clients, self._edge.encode_push(route, body))
+
+    def _dealt_with(self, session_id: int, server_id: str) -> None:
+        session = self.sessions.find(session_id)
+        if session is not None:
+            session.served.add(server_id)
+
+    def _user_gone(self, uid: str) -> None:
+        """Take a user without sessions here out of every channel, and tell the channels' servers."""
+        for server_id, places in self.mirror.forget_user(uid).items():
+            self._node.tell_if_up(server_id, LEFT, (uid, places), 32 * len(places))

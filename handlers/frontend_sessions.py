@@ -1,0 +1,188 @@
+"""The sessions of a frontend, where they are real: one for each client connection. Pure.
+
+pomelo's SessionService: a session may be bound to one uid, a uid may have several sessions, unless ``single_session``.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Protocol
+
+from handlers.errors import Conflict, NotFound
+from handlers.session import pack_values
+
+__all__ = ["Client", "FrontendSession", "SessionService"]
+
+
+class Client(Protocol):
+    """A client's connection, as its session needs it; the gateway's Client is one."""
+
+    def send(self, frame: Any) -> None:
+        """Queue a push that was encoded for many."""
+
+    def respond(self, request_id: int, body: bytes) -> None:
+        """Queue the answer to a request."""
+
+    def kick(self, reason: str) -> None:
+        """Tell the client why, then close."""
+
+
+class FrontendSession:
+    """One client's session: its uid, its values, and the connection to write to."""
+
+    __slots__ = ("_packed", "client", "closed", "id", "inbox", "served", "uid", "values")
+
+    def __init__(self, session_id: int, client: Client) -> None:
+        self.id = session_id
+        self.client = client
+        self.uid: str | None = None
+        self.values: dict[str, Any] = {}
+        self.closed = False
+        self.served: set[str] = set()
+        """The ids of the servers that dealt with the session, to be told when it closes."""
+        self.inbox: deque[Any] | None = None
+        """Messages not yet routed, while an earlier one waits for a filter or route function; else None."""
+        self._packed: bytes | None = b""
+
+    @property
+    def packed(self) -> bytes:
+        """The values as they travel with every request; packed again only after a change."""
+        if self._packed is None:
+            self._packed = pack_values(self.values)
+        return self._packed
+
+    def update(self, changed: dict[str, Any], removed: Collection[str] = ()) -> None:
+        """Set values and remove others."""
+        self.values.update(changed)
+        for key in removed:
+            self.values.pop(key, None)
+        self._packed = None
+
+    def replace(self, values: dict[str, Any]) -> None:
+        """Set all values at once."""
+        self.values = values
+        self._packed = None
+
+
+class SessionService:
+    """All sessions of a frontend, by id and by uid.
+
+    Ids hold the frontend's incarnation, so that nothing meant for an earlier life's session reaches another client.
+    ``user_gone(uid)`` is called when a uid has lost its last session here.
+    """
+
+    def __init__(self, incarnation: int, *, single_session: bool, user_gone: Callable[[str], None]) -> None:
+        self.single_session = single_session
+        self._ids = itertools.count((incarnation << 32) + 1)
+        self._by_id: dict[int, FrontendSession] = {}
+        self.by_uid: dict[str, list[FrontendSession]] = {}
+        self._user_gone = user_gone
+
+    def open(self, client: Client) -> FrontendSession:
+        """Return a new session for a connection."""
+        session = FrontendSession(next(self._ids), client)
+        self._by_id[session.id] = session
+        return session
+
+    def close(self, session: FrontendSession) -> None:
+        """Forget a session whose connection is gone."""
+        session.closed = True
+        if self._by_id.pop(session.id, None) is not None:
+            self._unbind(session)
+
+    def find(self, session_id: int) -> FrontendSession | None:
+        """Return a session, None when it is closed or never was."""
+        return self._by_id.get(session_id)
+
+    def get(self, session_id: int) -> FrontendSession:
+        """Return a session. Raises NotFound when it is closed or never was."""
+        session = self._by_id.get(session_id)
+        if session is None:
+            raise NotFound("the session is closed")
+        return session
+
+    def bind(self, session_id: int, uid: str) -> None:
+        """Bind a session to a uid; again to the same is success. Raises NotFound, or Conflict when bound to another.
+
+        With ``single_session`` the uid's earlier sessions here are kicked (pomelo refuses the new one instead).
+        """
+        session = self.get(session_id)
+        if session.uid == uid:
+            return
+        if session.uid is not None:
+            raise Conflict("the session is bound to another uid")
+        earlier = self.by_uid.get(uid, ())
+        session.uid = uid
+        self.by_uid[uid] = [*earlier, session]
+        if self.single_session:
+            for other in earlier:
+                other.client.kick("logged in elsewhere")
+
+    def unbind(self, session_id: int, uid: str | None) -> None:
+        """Take the uid off a session. Raises NotFound when it is closed or not bound to that uid."""
+        session = self.get(session_id)
+        if uid is None or session.uid != uid:
+            raise NotFound("the session is not bound to that uid")
+        self._unbind(session)
+
+    def kick(self, session_id: int, reason: str) -> None:
+        """Close a session after telling its client; one already gone is success."""
+        session = self._by_id.get(session_id)
+        if session is not None:
+            session.client.kick(reason)
+
+    def kick_uid(self, uid: str, reason: str) -> None:
+        """Close every session of a uid on this frontend after telling the clients; none is success."""
+        for session in list(self.by_uid.get(uid, ())):
+            session.client.kick(reason)
+
+    def bound(self) -> Iterator[FrontendSession]:
+        """Iterate over the sessions that have a uid."""
+        return itertools.chain.from_iterable(self.by_uid.values())
+
+    def __iter__(self) -> Iterator[FrontendSession]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def operate(self, operation: str, session_id: int, argument: Any) -> Any:
+        """Carry out what a Session, or ``server.sessions``, asked of this frontend; returns what to answer."""
+        match operation:
+            case "bind":
+                self.bind(session_id, argument)
+            case "unbind":
+                self.unbind(session_id, argument)
+            case "push":
+                self.get(session_id).update(*argument)
+            case "push_all":
+                self.get(session_id).replace(argument)
+            case "watch":
+                return session_id in self._by_id
+            case "kick":
+                self.kick(session_id, argument)
+            case "kick_uid":
+                self.kick_uid(*argument)
+            case "get":
+                session = self._by_id.get(session_id)
+                return None if session is None else _exported(session)
+            case "get_by_uid":
+                return [_exported(session) for session in self.by_uid.get(argument, ())]
+            case _:
+                raise NotFound(f"no session operation {operation!r}")
+        return None
+
+    def _unbind(self, session: FrontendSession) -> None:
+        uid, session.uid = session.uid, None
+        if uid is None:
+            return
+        left = [other for other in self.by_uid[uid] if other is not session]
+        if left:
+            self.by_uid[uid] = left
+        else:
+            del self.by_uid[uid]
+            self._user_gone(uid)
+
+
+def _exported(session: FrontendSession) -> tuple[int, str | None, bytes]:
+    return session.id, session.uid, session.packed

@@ -1,0 +1,289 @@
+"""The test kit: a whole game in memory, with the very logic that serves real clients, and no network and no Ray.
+
+    def test_who_speaks_is_heard():
+        async def scenario():
+            async with Kit(app, frontends={"connector": 2}, backends={"chat": 2}) as kit:
+                alice, bob = await kit.connect("connector-1"), await kit.connect("connector-2")
+                await alice.request("connector.entryHandler.enter", {"username": "alice", "rid": "tea"})
+                await bob.request("connector.entryHandler.enter", {"username": "bob", "rid": "tea"})
+                await alice.request("chat.chatHandler.send", {"content": "hello", "target": "*"})
+                assert await bob.pushed("onChat") == {"msg": "hello", "from": "alice", "target": "*"}
+
+        run(scenario())
+
+``run`` puts it on a virtual clock, so that timers take no time.
+"""
+
+import asyncio
+import itertools
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from handlers.app import App
+from handlers.clock import run
+from handlers.errors import AppError, NotFound, Unavailable
+from handlers.frontend_sessions import FrontendSession
+from handlers.handshake import Handshake
+from handlers.link import Done, Entry, Link
+from handlers.members import Member, Members
+from handlers.node import Node
+from handlers.server import Server
+from handlers.settings import Settings
+
+__all__ = ["Kit", "KitClient", "run"]
+
+INCARNATION = 1
+
+
+class Kit:
+    """A game's servers in memory; ``frontends`` and ``backends`` say how many of each type, as ``servers.yaml`` does.
+
+    An async context: entering runs the start hooks, leaving closes the clients and stops the servers. Between servers
+    everything is packed and unpacked, so what cannot travel fails here too. Raises AppError for a wrong app.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        frontends: Mapping[str, int],
+        backends: Mapping[str, int] | None = None,
+        settings: Settings | None = None,
+        game_settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        counts = {**frontends, **(backends or {})}
+        if mistakes := app.mistakes(counts):
+            raise AppError("; ".join(mistakes))
+        incarnations = itertools.count(INCARNATION)
+        members = [
+            Member(
+                id=f"{server_type}-{number}",
+                type=server_type,
+                incarnation=next(incarnations),
+                frontend=server_type in frontends,
+                host="127.0.0.1" if server_type in frontends else "",
+                port=port if server_type in frontends else 0,
+            )
+            for server_type, count in counts.items()
+            for number, port in zip(range(1, count + 1), itertools.count(3000), strict=False)
+        ]
+        self.lost: set[str] = set()
+        self.nodes: dict[str, Node] = {}
+        for member in members:
+            self.nodes[member.id] = Node(
+                app,
+                member,
+                Members(members),
+                _MemoryLinks(member.id, self),
+                settings=settings or Settings(),
+                game_settings=game_settings,
+                edge=_MemoryEdge() if member.frontend else None,
+            )
+        self._clients: list[KitClient] = []
+
+    async def __aenter__(self) -> "Kit":
+        for node in self.nodes.values():
+            await node.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
+        for node in self.nodes.values():
+            await node.stop()
+
+    async def connect(self, frontend_id: str, user: Any = None) -> "KitClient":
+        """Return a client that completed the handshake with a frontend. Raises Refused as the app's hook does."""
+        frontend = self.nodes[frontend_id].frontend
+        if frontend is None:
+            raise ValueError(f"{frontend_id} is not a frontend")
+        accepted = await frontend.handshake(
+            Handshake(user=user, address=("127.0.0.1", 40000 + len(self._clients)), client_type="kit")
+        )
+        client = KitClient(self.nodes[frontend_id], accepted.user)
+        client.session = frontend.opened(client, accepted.uid)
+        self._clients.append(client)
+        return client
+
+    def server(self, server_id: str) -> Server:
+        """Return a server as handlers see it."""
+        return self.nodes[server_id].server
+
+    def lose(self, server_id: str) -> None:
+        """Have a server die: nobody reaches it any more, and all are told that its link is down."""
+        self.lost.add(server_id)
+        for other in self.nodes:
+            if other not in self.lost:
+                self.nodes[other].lost(server_id)
+
+    async def settle(self) -> None:
+        """Wait until everything that can happen now, without time passing, has happened."""
+        # A hop between servers and a step of a task each take one turn; no exchange in a game is this long.
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+
+class KitClient:
+    """A user's client in memory. ``welcome`` is the user data of the handshake's answer."""
+
+    def __init__(self, node: Node, welcome: Any) -> None:
+        self.welcome = welcome
+        self.pushes: list[tuple[str, Any]] = []
+        """Every push received so far, route and body."""
+        self.kicked: str | None = None
+        """The reason of the kick that closed the connection."""
+        self.closed = False
+        self.session: FrontendSession
+        self._node = node
+        self._unread: dict[str, deque[Any]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ids = itertools.count(1)
+
+    async def request(self, route: str, message: Any = None, *, timeout: float = 60.0) -> Any:
+        """Send a request and return its answer's body, an error's too. Raises TimeoutError or ConnectionError."""
+        return await asyncio.wait_for(self.send_request(route, message), timeout)
+
+    def send_request(self, route: str, message: Any = None) -> asyncio.Future[Any]:
+        """Send a request now and return the future of its answer, to have several under way."""
+        self._check_open()
+        request_id = next(self._ids)
+        answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
+        self._message(request_id, route, _body(message))
+        return answer
+
+    def notify(self, route: str, message: Any = None) -> None:
+        """Send a notify."""
+        self._check_open()
+        self._message(0, route, _body(message))
+
+    async def pushed(self, route: str, *, timeout: float = 10.0) -> Any:
+        """Return the body of the next unread push of a route, waiting for it if need be. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not self._unread.get(route):
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                await waiter
+        return self._unread[route].popleft()
+
+    def close(self, reason: str = "client closed") -> None:
+        """Close the connection from the client's side. Twice is once."""
+        if self.closed:
+            return
+        self.closed = True
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionError(f"closed: {reason}"))
+                answer.exception()
+        self._frontend.closed(self.session, reason)
+
+    # -- what the frontend calls
+
+    def send(self, frame: tuple[str, bytes]) -> None:
+        """Receive a push."""
+        if self.closed:
+            return
+        route, body = frame[0], json.loads(frame[1])
+        self.pushes.append((route, body))
+        self._unread.setdefault(route, deque()).append(body)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def respond(self, request_id: int, body: bytes) -> None:
+        """Receive an answer."""
+        answer = self._answers.pop(request_id, None)
+        if answer is not None and not answer.done():
+            answer.set_result(json.loads(body))
+
+    def kick(self, reason: str) -> None:
+        """Be kicked."""
+        if not self.closed:
+            self.kicked = reason
+            self.close(f"kick: {reason}")
+
+    @property
+    def _frontend(self) -> Any:
+        return self._node.frontend
+
+    def _message(self, request_id: int, route: str, body: bytes) -> None:
+        self._frontend.message(self.session, request_id, route, body)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ConnectionError("the connection is closed")
+
+
+class _MemoryEdge:
+    def encode_push(self, route: str, body: bytes) -> tuple[str, bytes]:
+        return route, body
+
+
+class _MemoryLinks:
+    """The links of one server of a kit."""
+
+    def __init__(self, server_id: str, kit: Kit) -> None:
+        self._server_id = server_id
+        self._kit = kit
+        self._links: dict[str, _MemoryLink] = {}
+
+    def to(self, server_id: str) -> "_MemoryLink":
+        if server_id not in self._kit.nodes:
+            raise NotFound(f"there is no server {server_id!r}")
+        if server_id not in self._links:
+            self._links[server_id] = _MemoryLink(self._server_id, server_id, self._kit)
+        return self._links[server_id]
+
+    def up(self, server_id: str) -> bool:
+        return server_id in self._kit.nodes and server_id not in self._kit.lost
+
+
+class _MemoryLink:
+    """A link whose entries arrive in the next turn of the loop, in order, as the copies that a network would make."""
+
+    def __init__(self, own: str, peer: str, kit: Kit) -> None:
+        self.peer = peer
+        self._own = own
+        self._kit = kit
+        self._pending: dict[int, tuple[Done, asyncio.TimerHandle]] = {}
+        self._ids = itertools.count(1)
+
+    def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
+        self._carry((kind, 0, *fields))
+
+    def request(self, kind: int, fields: Entry, size: int, limit: float, done: Done) -> None:
+        request_id = next(self._ids)
+        self._carry((kind, request_id, *fields))
+        timer = asyncio.get_running_loop().call_later(limit, self.settle, request_id, 504, b"timed out")
+        self._pending[request_id] = done, timer
+
+    def answer(self, request_id: int, code: int, payload: bytes) -> None:
+        back: Any = self._kit.nodes[self.peer].links.to(self._own)
+        asyncio.get_running_loop().call_soon(back.settle, request_id, code, payload)
+
+    def settle(self, request_id: int, code: int, payload: bytes) -> None:
+        """Hand an answer to whoever asked, once."""
+        done, timer = self._pending.pop(request_id, (None, None))
+        if done is not None and timer is not None:
+            timer.cancel()
+            done(code, payload)
+
+    def _carry(self, entry: Entry) -> None:
+        if self.peer in self._kit.lost:
+            raise Unavailable(f"{self.peer} is unavailable")
+        packed = msgpack.packb(entry)
+        asyncio.get_running_loop().call_soon(self._arrive, packed)
+
+    def _arrive(self, packed: bytes) -> None:
+        peer = self._kit.nodes[self.peer]
+        back: Link = peer.links.to(self._own)
+        peer.apply(back, tuple(msgpack.unpackb(packed, strict_map_key=False)))
+
+
+def _body(message: Any) -> bytes:
+    return json.dumps({} if message is None else message).encode()

@@ -1,0 +1,81 @@
+"""Who is in the cluster, as one server knows it, and which server a request goes to. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from handlers.errors import NotFound
+
+__all__ = ["Member", "Members", "rendezvous"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One server of the game. ``host`` and ``port`` are where clients reach it; a backend's are empty and 0."""
+
+    id: str
+    type: str
+    incarnation: int = 0
+    frontend: bool = False
+    host: str = ""
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """The WebSocket address for clients, empty for a backend."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}" if self.frontend else ""
+
+
+class Members:
+    """The table of servers. It serves from what it was last told, so nothing stops while nobody can tell it more."""
+
+    def __init__(self, members: Iterable[Member] = ()) -> None:
+        self._by_id: dict[str, Member] = {}
+        self._by_type: dict[str, tuple[str, ...]] = {}
+        self.replace(members)
+
+    def replace(self, members: Iterable[Member]) -> set[str]:
+        """Take over a whole table; returns the ids that are in it no more."""
+        before = set(self._by_id)
+        self._by_id = {member.id: member for member in members}
+        types: dict[str, list[str]] = {}
+        for member in self._by_id.values():
+            types.setdefault(member.type, []).append(member.id)
+        self._by_type = {server_type: tuple(sorted(ids)) for server_type, ids in types.items()}
+        return before - set(self._by_id)
+
+    def ids(self, server_type: str) -> tuple[str, ...]:
+        """Return the ids of a type's servers, sorted; those that are down for a moment keep their place."""
+        return self._by_type.get(server_type, ())
+
+    def of(self, server_type: str) -> list[Member]:
+        """Return a type's servers, in the order of their ids."""
+        return [self._by_id[server_id] for server_id in self.ids(server_type)]
+
+    def get(self, server_id: str) -> Member:
+        """Return a server by its id. Raises NotFound."""
+        member = self._by_id.get(server_id)
+        if member is None:
+            raise NotFound(f"there is no server {server_id!r}")
+        return member
+
+    def __contains__(self, server_id: object) -> bool:
+        return server_id in self._by_id
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._by_id.values())
+
+
+@lru_cache(maxsize=1 << 16)
+def rendezvous(key: str, servers: tuple[str, ...]) -> str:
+    """Return the one of ``servers`` that ``key`` belongs to, by highest random weight (Thaler and Ravishankar, 1998).
+
+    When a server comes or goes only the keys that it wins or held move; pomelo's hash modulo count moves most of them.
+    The same on every server and in every run. ``servers`` must not be empty.
+    """
+    # A keyed cryptographic hash: crc32 is linear, which would deal the keys unevenly among ids of one length.
+    return max(
+        servers, key=lambda server: hashlib.blake2b(key.encode(), key=server.encode()[:64], digest_size=8).digest()
+    )

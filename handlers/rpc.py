@@ -1,0 +1,170 @@
+"""Calls between servers: remotes, and how code on one server calls one on another."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import msgpack
+
+from handlers.errors import BadRequest, HandlerError, PummeloError
+from handlers.session import Session
+
+__all__ = ["AllTarget", "Remote", "Rpc", "RpcAllError", "RpcPort", "Target"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+DEFAULT_TIMEOUT = 10.0
+
+
+class Remote(Generic[P, R]):
+    """A function that other servers can call, as ``App.remote`` declared it.
+
+    ``P`` are the arguments that callers give, ``R`` what they get. Calling the object itself runs the function here,
+    as an ordinary function (in a unit test, say).
+    """
+
+    def __init__(self, route: str, function: Callable[..., Awaitable[R]]) -> None:
+        self.route = route
+        self.function = function
+        self.__doc__ = function.__doc__
+        self._takes_server = next(iter(inspect.signature(function).parameters), None) == "server"
+
+    @property
+    def server_type(self) -> str:
+        """The type of server that runs this remote."""
+        return self.route.partition(".")[0]
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Run the function here and now, with every argument given, ``server`` too."""
+        return await self.function(*args, **kwargs)
+
+    async def run(self, server: Any, packed: bytes) -> bytes:
+        """Run the call that ``pack_call`` packed on ``server``; returns the packed result. Raises what it raises."""
+        args, kwargs = msgpack.unpackb(packed, strict_map_key=False)
+        try:
+            inspect.signature(self.function).bind(*([server] if self._takes_server else []), *args, **kwargs)
+        except TypeError as error:
+            raise BadRequest(f"{self.route}: {error}") from None
+        result = await (
+            self.function(server, *args, **kwargs) if self._takes_server else self.function(*args, **kwargs)
+        )
+        return _pack(result, f"the result of {self.route}")
+
+
+class RpcAllError(PummeloError):
+    """Of a call to all servers of a type some failed: ``results`` and ``errors``, both by server id."""
+
+    def __init__(self, route: str, results: dict[str, Any], errors: dict[str, HandlerError]) -> None:
+        failed = ", ".join(f"{server_id}: {error}" for server_id, error in errors.items())
+        super().__init__(f"{route} failed on {len(errors)} of {len(results) + len(errors)} servers ({failed})")
+        self.results = results
+        self.errors = errors
+
+
+class RpcPort(Protocol):
+    """What carries the calls: the server that they start from."""
+
+    async def pick(self, server_type: str, key: Session | str, route: str, packed: bytes) -> str:
+        """Return the id of the server of a type that a key or session belongs to."""
+
+    async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
+        """Run a packed call on a server, within ``limit`` seconds; returns the packed result."""
+
+    async def rpc_call_all(
+        self, server_type: str, route: str, packed: bytes, limit: float
+    ) -> tuple[dict[str, bytes], dict[str, HandlerError]]:
+        """Run a packed call on every server of a type at once; returns the packed results and the errors by id."""
+
+
+class Rpc:
+    """The way to remotes of other servers, ``server.rpc``. Calls to the own server take the same path but no link.
+
+        users = await server.rpc.by(session).call(add_user, uid, room)      # typed by add_user's signature
+        await server.rpc.to("chat-2", timeout=3).call("chat.chatRemote.add", uid, room)
+
+    Every call raises the HandlerError that the remote raised, NotFound for a server or remote that is not there,
+    Unavailable for one that is down, at once or the moment it goes down, and TimedOut after ``timeout`` seconds.
+    """
+
+    def __init__(self, port: RpcPort) -> None:
+        self._port = port
+
+    def by(self, key: Session | str, *, timeout: float = DEFAULT_TIMEOUT) -> "Target":
+        """Return the target that a session, by the type's route function, or a text key, by its hash, belongs to."""
+        return Target(self._port, key, None, timeout)
+
+    def to(self, server_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> "Target":
+        """Return the target that is this one server."""
+        return Target(self._port, "", server_id, timeout)
+
+    def to_all(self, *, timeout: float = DEFAULT_TIMEOUT) -> "AllTarget":
+        """Return the target that is every server of the remote's type."""
+        return AllTarget(self._port, timeout)
+
+
+class Target:
+    """One server, named or to be picked at the call."""
+
+    def __init__(self, port: RpcPort, key: Session | str, server_id: str | None, limit: float) -> None:
+        self._port = port
+        self._key = key
+        self._server_id = server_id
+        self._limit = limit
+
+    @overload
+    async def call(self, remote: Remote[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    async def call(self, remote: str, *args: Any, **kwargs: Any) -> Any: ...
+
+    async def call(self, remote: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a remote there and return its result. Raises TypeError for an argument that cannot travel; see Rpc."""
+        route, packed = _packed_call(remote, args, kwargs)
+        server_id = self._server_id
+        if server_id is None:
+            server_id = await self._port.pick(route.partition(".")[0], self._key, route, packed)
+        return _unpack(await self._port.rpc_call(server_id, route, packed, self._limit))
+
+
+class AllTarget:
+    """Every server of a type."""
+
+    def __init__(self, port: RpcPort, limit: float) -> None:
+        self._port = port
+        self._limit = limit
+
+    @overload
+    async def call(self, remote: Remote[P, R], *args: P.args, **kwargs: P.kwargs) -> dict[str, R]: ...
+
+    @overload
+    async def call(self, remote: str, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+
+    async def call(self, remote: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a remote on every server of its type at once; returns every result by server id.
+
+        Raises RpcAllError, which holds the results there are, when some failed, and NotFound where the type has no
+        server.
+        """
+        route, packed = _packed_call(remote, args, kwargs)
+        packed_results, errors = await self._port.rpc_call_all(route.partition(".")[0], route, packed, self._limit)
+        results = {server_id: _unpack(result) for server_id, result in packed_results.items()}
+        if errors:
+            raise RpcAllError(route, results, errors)
+        return results
+
+
+def _packed_call(remote: Remote[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bytes]:
+    route = remote if isinstance(remote, str) else remote.route
+    return route, _pack([args, kwargs], f"an argument of {route}")
+
+
+def _pack(value: Any, what: str) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{what} cannot travel between servers: {error}") from error
+    return packed
+
+
+def _unpack(packed: bytes) -> Any:
+    return msgpack.unpackb(packed, strict_map_key=False)

@@ -1,0 +1,98 @@
+"""Push schedulers: when what servers say to clients is handed to their connections (pomelo's CoPushScheduler)."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from handlers.frontend_sessions import Client
+
+__all__ = ["BufferedScheduler", "DirectScheduler", "PushScheduler"]
+
+
+class PushScheduler(Protocol):
+    """Hands frames and answers to clients, keeping the order for each client. Called from the frontend's loop."""
+
+    def push(self, clients: Iterable[Client], frame: Any) -> None:
+        """Schedule one frame for many clients."""
+
+    def respond(self, client: Client, request_id: int, body: bytes) -> None:
+        """Schedule the answer to a client's request."""
+
+    def forget(self, client: Client) -> None:
+        """Drop what is scheduled for a client that is gone."""
+
+    def close(self) -> None:
+        """Hand over what is left and schedule nothing more."""
+
+
+class DirectScheduler:
+    """Hands over at once; the connection itself joins what one turn of the loop produced into one write."""
+
+    def push(self, clients: Iterable[Client], frame: Any) -> None:
+        """Hand the frame to every client."""
+        for client in clients:
+            client.send(frame)
+
+    def respond(self, client: Client, request_id: int, body: bytes) -> None:
+        """Hand the answer to the client."""
+        client.respond(request_id, body)
+
+    def forget(self, client: Client) -> None:
+        """Nothing is ever kept."""
+
+    def close(self) -> None:
+        """Nothing is ever kept."""
+
+
+class BufferedScheduler:
+    """Hands over every ``interval`` seconds, answers too, so that a busy client gets few large writes.
+
+    pomelo's buffer scheduler, whose interval is 0.02 s. Bounded: a client for whom more than ``limit`` messages wait
+    gets them at once.
+    """
+
+    def __init__(self, interval: float = 0.02, *, limit: int = 1024) -> None:
+        self._interval = interval
+        self._limit = limit
+        self._waiting: dict[Client, list[Callable[[], None]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def push(self, clients: Iterable[Client], frame: Any) -> None:
+        """Keep the frame for every client."""
+        for client in clients:
+            self._keep(client, partial(client.send, frame))
+
+    def respond(self, client: Client, request_id: int, body: bytes) -> None:
+        """Keep the answer for the client."""
+        self._keep(client, partial(client.respond, request_id, body))
+
+    def forget(self, client: Client) -> None:
+        """Drop what is kept for a client."""
+        self._waiting.pop(client, None)
+
+    def close(self) -> None:
+        """Hand over what is kept and stop the timer."""
+        self._flush()
+
+    def _keep(self, client: Client, hand_over: Callable[[], None]) -> None:
+        kept = self._waiting.setdefault(client, [])
+        kept.append(hand_over)
+        if len(kept) > self._limit:
+            del self._waiting[client]
+            _hand_over(kept)
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        for kept in waiting.values():
+            _hand_over(kept)
+
+
+def _hand_over(kept: list[Callable[[], None]]) -> None:
+    for hand_over in kept:
+        hand_over()

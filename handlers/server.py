@@ -1,0 +1,94 @@
+"""The server that game code is handed: its name, its channels, its way to others, its tasks."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from handlers.channels import ChannelService
+from handlers.members import Member, Members
+from handlers.rpc import Rpc
+from handlers.sessions import Sessions
+
+__all__ = ["Server"]
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """One server of the game, frontend or backend, as its handlers see it.
+
+    ``state`` is the game's own object of this server, None until a start hook sets it; ``settings`` is what
+    ``servers.yaml`` says for it. Made by the framework; everything on it is called from the server's own event loop.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        server_type: str,
+        *,
+        channels: ChannelService,
+        sessions: Sessions,
+        rpc: Rpc,
+        members: Members,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.id = server_id
+        self.type = server_type
+        self.channels = channels
+        self.sessions = sessions
+        self.rpc = rpc
+        self.settings = settings
+        self.state: Any = None
+        self._members = members
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def members(self, server_type: str) -> list[Member]:
+        """Return the game's servers of a type, in the order of their ids; a gate picks a connector from them."""
+        return self._members.of(server_type)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        """Run a coroutine beside the handlers; cancelled at stop. An exception is logged with its traceback."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name or getattr(coroutine, "__qualname__", None))
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def every(self, seconds: float, function: Callable[[], Any]) -> asyncio.Task[Any]:
+        """Call a plain or async function every so many seconds until the server stops or the task is cancelled.
+
+        The first call is ``seconds`` from now. Calls never overlap: one that takes longer makes the missed ones be
+        left out, not caught up. One that raises is logged and the next one still comes.
+        """
+        if seconds <= 0:
+            raise ValueError(f"every takes a positive number of seconds: {seconds!r}")
+        return self.spawn(self._every(seconds, function), name=getattr(function, "__qualname__", None))
+
+    async def stop_tasks(self) -> None:
+        """Cancel what ``spawn`` and ``every`` started and wait for its end. The framework calls it at stop."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _every(self, seconds: float, function: Callable[[], Any]) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        while True:
+            await asyncio.sleep(due - loop.time())
+            try:
+                result = function()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("%s: %r failed; it is called again in %g s", self.id, function, seconds)
+            due += seconds * max(1, -(-(loop.time() - due) // seconds))
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: the task %s failed", self.id, task.get_name(), exc_info=error)
+
+    def __repr__(self) -> str:
+        return f"{self.id} ({self.type})"
