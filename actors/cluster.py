@@ -1,0 +1,104 @@
+"""Ray, from the outside: the cluster that a game runs on, its own or a given one, and the game on it."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from actors.config import Game
+
+__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+
+OBJECT_STORE = 100 << 20
+"""Bytes of the embedded Ray's object store: the game does not use it."""
+PROBE = 2.0
+"""Seconds for a given address to take a connection."""
+
+
+class ClusterError(Exception):
+    """The cluster cannot be reached, or does not take the game; the message is one line."""
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False) -> Iterator[str]:
+    """Join the cluster at ``address``, or start one for as long as the context; yields the dashboard's URL, or "".
+
+    Raises ClusterError at once when nothing answers at the address.
+    """
+    if address is not None:
+        _probe(address)
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
+
+    options: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": True}
+    if address is None:
+        # Never one that happens to run: a game that nobody gave a cluster has its own.
+        options |= {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE}
+    else:
+        options["address"] = address
+    try:
+        context = ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        ray.shutdown()
+
+
+class RunningGame:
+    """A game that was launched: its master, and how to end it."""
+
+    def __init__(self, master: Any) -> None:
+        self._master = master
+
+    async def start(self) -> list[Any]:
+        """Start the servers; returns them as members. Raises ClusterError with a line for each that cannot start."""
+        import ray  # noqa: PLC0415
+
+        try:
+            members: list[Any] = await self._master.launch.remote()
+        except ray.exceptions.RayTaskError as error:
+            raise ClusterError(str(error.cause)) from error
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"the master died: {error}") from error
+        return members
+
+    async def stop(self) -> None:
+        """End the servers and the master."""
+        import ray  # noqa: PLC0415
+
+        try:
+            await self._master.stop.remote()
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"the master died while it stopped the servers: {error}") from error
+        finally:
+            ray.kill(self._master, no_restart=True)
+
+
+def launch(game: Game) -> RunningGame:
+    """Start a game's master on the cluster joined before. Raises ClusterError when the game runs there already."""
+    import ray  # noqa: PLC0415
+
+    from actors.master import MASTER, Master, actor_options  # noqa: PLC0415
+
+    try:
+        master = ray.remote(Master).options(**actor_options(MASTER, game.namespace, 0.01)).remote(game)
+    except ValueError as error:
+        raise ClusterError(f"the game {game.name!r} runs already on this cluster") from error
+    return RunningGame(master)
+
+
+def _probe(address: str) -> None:
+    """Raise ClusterError unless something takes connections there; ``ray.init`` itself would wait for two minutes."""
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise ClusterError(f"an address is host:port or auto: {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PROBE).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error.strerror or error}") from error

@@ -1,0 +1,217 @@
+"""A server's process: boots the node, its links and its listener, and ends them. Without Ray; its actor is thin."""
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from actors.config import Game, ServerSpec
+from actors.edge import ClientEdge
+from actors.link import Call
+from actors.links import Links
+from actors.loading import load_app
+from actors.membership import Registration
+from gateway import raise_open_file_limit
+from handlers import AppError
+from handlers.members import Member, Members
+from handlers.node import Node
+
+__all__ = ["Host", "MasterPort"]
+
+logger = logging.getLogger(__name__)
+
+RETRY = (0.5, 10.0)
+"""Seconds between attempts to boot: the first pause, doubled up to the last."""
+ANY_HOST = ("", "0.0.0.0", "::")
+
+
+class MasterPort(Protocol):
+    """The master, as a server sees it."""
+
+    async def register(self, server_id: str) -> Registration:
+        """Begin a life."""
+
+    async def booted(self, member: Member) -> None:
+        """Tell that the server can be spoken to."""
+
+    async def failed(self, server_id: str, reason: str) -> None:
+        """Tell that a boot failed; another follows."""
+
+
+class Host:
+    """One server from boot to stop.
+
+    ``connect(peer)`` returns what carries calls to a peer; ``node_host`` is this machine's address for clients when the
+    listener is bound to every address and nothing is advertised.
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        game: Game,
+        master: MasterPort,
+        connect: Callable[[str], Call],
+        *,
+        node_host: str = "127.0.0.1",
+    ) -> None:
+        self.spec = spec
+        self._game = game
+        self._master = master
+        self._connect = connect
+        self._node_host = node_host
+        self._members = Members()
+        self._links = Links(self._members, connect)
+        self._node: Node | None = None
+        self._edge: ClientEdge | None = None
+        self._member: Member | None = None
+        self._stopped = asyncio.Event()
+        self._boot_task: asyncio.Task[None] | None = None
+
+    # -- life
+
+    def boot(self) -> None:
+        """Start booting, again and again until it succeeds. Called once, from the actor's constructor."""
+        self._boot_task = asyncio.get_running_loop().create_task(self._booted())
+
+    async def open(self) -> None:
+        """Greet the other servers and let clients in. Raises OSError when the port was taken in the meantime."""
+        self._links.greet(member.id for member in self._members)
+        if self._edge is not None:
+            await self._edge.listener.open()
+        logger.info("%s: serving%s", self.spec.id, f" {self._member.url}" if self._member and self._edge else "")
+
+    async def stop(self, reason: str = "server stopping") -> None:
+        """Kick the clients with a reason, let requests finish, run the stop hooks, end the links."""
+        logger.info("%s: stopping", self.spec.id)
+        if self._boot_task is not None:
+            self._boot_task.cancel()
+        if self._edge is not None:
+            await self._edge.listener.close(reason)
+        if self._node is not None:
+            await self._node.stop()
+        await self._links.close()
+        self._stopped.set()
+
+    async def ended(self) -> None:
+        """Return when the server has stopped on purpose."""
+        await self._stopped.wait()
+
+    # -- what others call
+
+    async def serve(self, carrier: bytes) -> bytes:
+        """Take a link's call of another server."""
+        return await self._links.serve(carrier)
+
+    async def update(self, members: Iterable[Member]) -> None:
+        """Take over the master's table of servers."""
+        gone = self._members.replace(members)
+        for link in self._links.forget(gone):
+            await link.close()
+            if self._node is not None:
+                self._node.lost(link.peer)
+
+    def report(self) -> Member | None:
+        """Return this server as others should know it, None while it boots; a restarted master asks."""
+        return self._member
+
+    def describe(self) -> dict[str, Any]:
+        """Return what an operator wants to know of this server."""
+        frontend = self._node.frontend if self._node is not None else None
+        return {
+            "id": self.spec.id,
+            "type": self.spec.type,
+            "pid": os.getpid(),
+            "url": self._member.url if self._member else "",
+            "connections": len(self._edge.listener.clients) if self._edge else 0,
+            "sessions": len(frontend.sessions) if frontend else 0,
+            "channels": self._node.server.channels.names() if self._node else [],
+            "links": self._links.describe(),
+        }
+
+    # -- boot
+
+    async def _booted(self) -> None:
+        pause, longest = RETRY
+        while True:
+            try:
+                await self._boot()
+            except Exception as error:
+                reason = _line(error)
+                if isinstance(error, (AppError, _PortTaken)):
+                    logger.error("%s: %s", self.spec.id, reason)
+                else:
+                    logger.exception("%s: the boot failed", self.spec.id)
+                await self._undo()
+                await self._master.failed(self.spec.id, reason)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    async def _boot(self) -> None:
+        app = load_app(self._game.folder, self._game.app, self._game.server_types)
+        registration = await self._master.register(self.spec.id)
+        self._members.replace(registration.members)
+        port = 0
+        if self.spec.frontend:
+            limits = self.spec.limits
+            limits = dataclasses.replace(limits, connections=raise_open_file_limit(limits.connections))
+            self._edge = ClientEdge(dataclasses.replace(self.spec, limits=limits), app)
+            port = self._bound(registration.port)
+        self._member = member = Member(
+            id=self.spec.id,
+            type=self.spec.type,
+            incarnation=registration.incarnation,
+            frontend=self.spec.frontend,
+            host=self._client_host() if self.spec.frontend else "",
+            port=port,
+        )
+        self._node = node = Node(
+            app,
+            member,
+            self._members,
+            self._links,
+            settings=self.spec.settings,
+            game_settings=self.spec.game_settings,
+            edge=self._edge,
+        )
+        if self._edge is not None and node.frontend is not None:
+            self._edge.frontend = node.frontend
+        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost)
+        await node.start()
+        await self._master.booted(member)
+        if registration.serving:
+            await self.open()
+
+    def _bound(self, port: int) -> int:
+        assert self._edge is not None
+        try:
+            return self._edge.listener.bind(self.spec.host, port)
+        except OSError as error:
+            raise _PortTaken(f"cannot listen on {self.spec.host}:{port}: {error.strerror or error}") from error
+
+    async def _undo(self) -> None:
+        """End what a failed boot began, so that the next one begins with nothing."""
+        if self._edge is not None:
+            await self._edge.listener.close(None)
+        if self._node is not None:
+            await self._node.stop(0)
+        await self._links.close()
+        self._node = self._edge = self._member = None
+        self._links = Links(self._members, self._connect)
+
+    def _client_host(self) -> str:
+        if self.spec.advertise:
+            return self.spec.advertise
+        return self._node_host if self.spec.host in ANY_HOST else self.spec.host
+
+
+class _PortTaken(Exception):
+    """The listener's port cannot be had."""
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (AppError, _PortTaken)) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,103 @@
+"""All links of a server."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from actors.link import Call, Link
+from actors.stream import Carrier
+from handlers.link import Entry
+from handlers.link import Link as LinkInterface
+from handlers.members import Members
+
+__all__ = ["Links"]
+
+CHECK = 0.25
+"""Seconds between looks at deadlines and gaps."""
+
+
+class Links:
+    """A server's links by the peer's id, made when first needed (handlers.link.Links).
+
+    ``connect(peer)`` returns what carries calls to a peer. ``begin`` says who this server is in this life, before which
+    calls of peers are turned away.
+    """
+
+    def __init__(self, members: Members, connect: Callable[[str], Call]) -> None:
+        self._members = members
+        self._connect = connect
+        self._links: dict[str, Link] = {}
+        self._own = ""
+        self._incarnation = 0
+        self._apply: Callable[[LinkInterface, Entry], None]
+        self._lost: Callable[[str], None]
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(
+        self,
+        own: str,
+        incarnation: int,
+        *,
+        apply: Callable[[LinkInterface, Entry], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        """Take up conversations under an id and incarnation; ``apply`` and ``lost`` as for Link."""
+        self._own, self._incarnation, self._apply, self._lost = own, incarnation, apply, lost
+        self._timer = asyncio.get_running_loop().call_later(CHECK, self._check)
+
+    def to(self, server_id: str) -> Link:
+        """Return the link to a server. Raises NotFound for an id that is not in the members' table."""
+        link = self._links.get(server_id)
+        if link is None:
+            self._members.get(server_id)
+            link = self._made(server_id)
+            link.connect()
+        return link
+
+    def up(self, server_id: str) -> bool:
+        """Tell whether a request to a server would be taken now. One never spoken to is thought to be up."""
+        link = self._links.get(server_id)
+        return link.up if link is not None else server_id in self._members
+
+    def greet(self, server_ids: Iterable[str]) -> None:
+        """Say hello to servers, so that what they knew of an earlier life of this one is ended."""
+        for server_id in server_ids:
+            if server_id != self._own:
+                self.to(server_id)
+
+    async def serve(self, data: bytes) -> bytes:
+        """Take a call of a peer; returns what goes back to it. Empty before ``begin``, and for what is out of date."""
+        if self._timer is None:
+            return b""
+        carrier = Carrier.unpack(data)
+        link = self._links.get(carrier.sender)
+        if link is None:
+            # A peer may know of this server before this server is told of the peer.
+            link = self._made(carrier.sender)
+        return await link.serve(carrier)
+
+    def forget(self, server_ids: Iterable[str]) -> list[Link]:
+        """Take out the links to servers that are no more; the caller closes them."""
+        return [self._links.pop(server_id) for server_id in list(server_ids) if server_id in self._links]
+
+    async def close(self) -> None:
+        """End every link."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what an operator wants to know of each link."""
+        return [link.describe() for link in self._links.values()]
+
+    def _made(self, peer: str) -> Link:
+        link = Link(self._own, peer, self._incarnation, self._connect(peer), apply=self._apply, lost=self._lost)
+        self._links[peer] = link
+        return link
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        for link in list(self._links.values()):
+            link.check(loop.time())
+        self._timer = loop.call_later(CHECK, self._check)

@@ -1,0 +1,226 @@
+"""The master: starts the servers, tells each who the others are, and notices who dies. An actor with a thin shell.
+
+Nothing passes through it while the game runs: servers go on from their tables when it is away, and when Ray restarts
+it, it asks the servers that live who they are.
+"""
+
+import asyncio
+import logging
+import time
+import warnings
+from collections.abc import Coroutine
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.config import Game, ServerSpec
+from actors.membership import Membership, Registration
+from actors.server import BackendServer, FrontendServer, configure_logging
+from handlers.members import Member
+
+__all__ = ["MASTER", "Master", "actor_options"]
+
+logger = logging.getLogger(__name__)
+
+MASTER = "master"
+"""The master's actor name in the game's namespace."""
+STOP = 12.0
+"""Seconds for a server to stop by itself before its process is ended."""
+LOOK = 0.3
+"""Seconds between looks at a server that died."""
+
+# Without it a peer's death is noticed after 1 to 2 s; with it in 10 to 20 ms.
+_ENVIRONMENT = {"RAY_timeout_ms_task_wait_for_death_info": "0"}
+
+
+def actor_options(name: str, namespace: str, num_cpus: float) -> dict[str, Any]:
+    """Return the options of every actor of a game.
+
+    Detached, since the children of an actor that dies would die with it, even when it is restarted.
+    """
+    return {
+        "name": name,
+        "namespace": namespace,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_concurrency": 10_000,
+        "num_cpus": num_cpus,
+        "runtime_env": {"env_vars": _ENVIRONMENT},
+    }
+
+
+class Master:
+    """Starts, watches and stops the servers of one game."""
+
+    def __init__(self, game: Game) -> None:
+        configure_logging(game.log_level)
+        self._game = game
+        self._membership = Membership(game.servers, time.time)
+        self._handles: dict[str, Any] = {}
+        self._failed: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._known = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        if _restarted():
+            self._run(self._recover())
+        else:
+            self._known.set()
+
+    # -- for the command line
+
+    async def launch(self) -> list[Member]:
+        """Start every server, wait until all have booted, and open the game; returns the servers.
+
+        Raises RuntimeError with one line for each server that could not boot.
+        """
+        await asyncio.to_thread(self._create)
+        while (missing := self._membership.missing()) and not self._failed:
+            logger.debug("waiting for %s", ", ".join(missing))
+            self._changed.clear()
+            await self._changed.wait()
+        if self._failed:
+            raise RuntimeError("\n".join(f"{server_id}: {reason}" for server_id, reason in self._failed.items()))
+        members = self._membership.members()
+        await asyncio.gather(*(handle.update.remote(members, self._handles) for handle in self._handles.values()))
+        self._membership.serving = True
+        await asyncio.gather(*(handle.open.remote() for handle in self._handles.values()))
+        for server_id in self._handles:
+            self._run(self._watch(server_id))
+        return members
+
+    async def stop(self) -> None:
+        """Stop every server, frontends first, and end their processes. The game is over then but for this actor."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        for frontend in (True, False):
+            ids = [spec.id for spec in self._game.servers if spec.frontend == frontend and spec.id in self._handles]
+            await asyncio.gather(*(self._stop_server(server_id) for server_id in ids))
+
+    async def describe(self) -> list[dict[str, Any]]:
+        """Return the state of every server, as far as it answers."""
+
+        async def one(server_id: str) -> dict[str, Any]:
+            try:
+                described: dict[str, Any] = await asyncio.wait_for(self._handles[server_id].describe.remote(), 5)
+            except (RayError, TimeoutError) as error:
+                return {"id": server_id, "error": type(error).__name__}
+            return described
+
+        return list(await asyncio.gather(*(one(server_id) for server_id in self._handles)))
+
+    # -- for servers
+
+    async def register(self, server_id: str) -> tuple[Registration, dict[str, Any]]:
+        """Begin a life of a server."""
+        await self._known.wait()
+        return self._membership.register(server_id), self._handles
+
+    async def booted(self, member: Member) -> None:
+        """Take in a server that booted, and tell the others once the game is open."""
+        await self._known.wait()
+        if not self._membership.booted(member):
+            return
+        self._failed.pop(member.id, None)
+        logger.info("%s: booted as incarnation %d", member.id, member.incarnation)
+        self._changed.set()
+        if self._membership.serving:
+            self._publish()
+
+    async def failed(self, server_id: str, reason: str) -> None:
+        """Note why a server could not boot."""
+        self._failed[server_id] = reason
+        self._changed.set()
+
+    # -- its own
+
+    def _create(self) -> None:
+        nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+        own = ray.get_runtime_context().current_actor
+        for number, spec in enumerate(self._game.servers):
+            options = actor_options(spec.id, self._game.namespace, spec.num_cpus)
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=True)
+            self._handles[spec.id] = ray.remote(_actor_class(spec)).options(**options).remote(spec, self._game, own)
+
+    async def _watch(self, server_id: str) -> None:
+        """Notice a server's death: the one call to it that stays under way fails."""
+        while not self._stopping:
+            try:
+                await self._handles[server_id].ended.remote()
+            except RayError as error:
+                if server_id not in self._membership.missing():
+                    logger.warning("%s: died: %s", server_id, " ".join(str(error).split()))
+                self._membership.lost(server_id)
+                if gone := self._membership.expire():
+                    logger.warning("%s: gone for good; users go to others", ", ".join(gone))
+                    self._publish()
+            await asyncio.sleep(LOOK)
+
+    def _publish(self) -> None:
+        """Tell every server who the servers are."""
+        members = self._membership.members()
+        for member in members:
+            self._run(self._told(member.id, members))
+
+    async def _told(self, server_id: str, members: list[Member]) -> None:
+        try:
+            await self._handles[server_id].update.remote(members, self._handles)
+        except RayError as error:
+            logger.debug("%s: not told of the servers: %s", server_id, error)
+
+    async def _recover(self) -> None:
+        """Find the servers that live, after this actor was restarted."""
+        await asyncio.gather(*(self._find(spec.id) for spec in self._game.servers))
+        self._membership.serving = True
+        self._known.set()
+        logger.info("the master is back; it found %s", ", ".join(m.id for m in self._membership.members()))
+        for server_id in self._handles:
+            self._run(self._watch(server_id))
+        self._publish()
+
+    async def _find(self, server_id: str) -> None:
+        try:
+            handle = await asyncio.to_thread(ray.get_actor, server_id, self._game.namespace)
+            self._handles[server_id] = handle
+            member: Member | None = await asyncio.wait_for(handle.report.remote(), 5)
+        except (RayError, ValueError, TimeoutError) as error:
+            logger.warning("%s: not found: %s", server_id, error)
+            return
+        if member is not None:
+            self._membership.booted(member)
+
+    async def _stop_server(self, server_id: str) -> None:
+        handle = self._handles[server_id]
+        try:
+            await asyncio.wait_for(handle.stop.remote(), STOP)
+        except (RayError, TimeoutError) as error:
+            logger.warning("%s: did not stop by itself: %s", server_id, type(error).__name__)
+        ray.kill(handle, no_restart=True)
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the master's task failed", exc_info=error)
+
+    def __repr__(self) -> str:
+        return f"{MASTER} ({self._game.name})"
+
+
+def _restarted() -> bool:
+    """Tell whether this process is a later life of its actor."""
+    with warnings.catch_warnings():
+        # Ray's property warns of another property that it reads itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+def _actor_class(spec: ServerSpec) -> type:
+    return FrontendServer if spec.frontend else BackendServer

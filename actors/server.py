@@ -1,0 +1,111 @@
+"""The servers as Ray actors: a thin shell around Host."""
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import ray
+import ray.util
+
+from actors.carrier import Handles
+from actors.config import Game, ServerSpec
+from actors.host import Host
+from actors.membership import Registration
+from handlers.members import Member
+
+__all__ = ["BackendServer", "FrontendServer", "configure_logging"]
+
+
+class _Server:
+    """What every server actor offers to the master and to other servers."""
+
+    def __init__(self, spec: ServerSpec, game: Game, master: Any) -> None:
+        # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
+        configure_logging(game.log_level)
+        self._label = f"{spec.id} ({spec.type})"
+        self._handles = Handles()
+        self._host = Host(
+            spec,
+            game,
+            _RayMaster(master, self._handles),
+            self._handles.connect,
+            node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+        )
+        self._host.boot()
+
+    async def carry(self, carrier: bytes) -> bytes:
+        """Take a link's call; for other servers."""
+        return await self._host.serve(carrier)
+
+    async def update(self, members: list[Member], handles: dict[str, Any]) -> None:
+        """Take over the table of servers; for the master."""
+        self._handles.replace(handles)
+        await self._host.update(members)
+
+    async def open(self) -> None:
+        """Let clients in; for the master, once every server has booted."""
+        await self._host.open()
+
+    async def stop(self) -> None:
+        """End the server's work, not its process; for the master."""
+        await self._host.stop()
+
+    async def ended(self) -> None:
+        """Return when the server has stopped on purpose; while the call is under way the process lives."""
+        await self._host.ended()
+
+    async def report(self) -> Member | None:
+        """Return the server as others should know it; for a restarted master."""
+        return self._host.report()
+
+    async def describe(self) -> dict[str, Any]:
+        """Return the server's state, for operators."""
+        return self._host.describe()
+
+    def __repr__(self) -> str:
+        return self._label
+
+
+class FrontendServer(_Server):
+    """A server that holds client connections."""
+
+
+class BackendServer(_Server):
+    """A server that clients reach through frontends only."""
+
+
+class _RayMaster:
+    """The master's actor as a server's MasterPort; a call that fails is tried again until the master is back."""
+
+    def __init__(self, handle: Any, handles: Handles) -> None:
+        self._handle = handle
+        self._handles = handles
+
+    async def register(self, server_id: str) -> Registration:
+        registration, handles = await self._try("register", server_id)
+        self._handles.replace(handles)
+        return registration  # type: ignore[no-any-return]
+
+    async def booted(self, member: Member) -> None:
+        await self._try("booted", member)
+
+    async def failed(self, server_id: str, reason: str) -> None:
+        await self._try("failed", server_id, reason)
+
+    async def _try(self, method: str, *arguments: Any) -> Any:
+        while True:
+            try:
+                return await getattr(self._handle, method).remote(*arguments)
+            except ray.exceptions.ActorUnavailableError:
+                await asyncio.sleep(0.2)
+
+
+def configure_logging(level: str) -> None:
+    """Send this process's log to its standard error, which Ray keeps in the actor's log and shows to the driver."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
