@@ -1,10 +1,10 @@
-"""How links travel: as calls of Ray actors. A Ray error never leaves this module."""
+"""How links travel: as calls of Ray actors."""
 
 from typing import Any
 
 from ray.exceptions import RayError
 
-from actors.link import Call, CallFailed
+from actors.link import CallFailed, Way
 
 __all__ = ["Handles"]
 
@@ -19,23 +19,37 @@ class Handles:
         """Take over the master's handles."""
         self._handles = handles
 
-    def connect(self, peer: str) -> Call:
-        """Return what carries a link's calls to a peer, by its handle of the moment.
+    def connect(self, peer: str) -> Way:
+        """Return the way to a peer, by its handle of the moment."""
+        return _RayWay(peer, self)
 
-        The call raises CallFailed when the actor is dead, restarting, or not known.
-        """
+    def get(self, peer: str) -> Any:
+        """Return a peer's handle. Raises CallFailed when it is not known yet."""
+        handle = self._handles.get(peer)
+        if handle is None:
+            raise CallFailed("its actor is not known yet")
+        return handle
 
-        async def call(carrier: bytes) -> bytes:
-            handle = self._handles.get(peer)
-            if handle is None:
-                raise CallFailed("its actor is not known yet")
-            try:
-                back: bytes = await handle.carry.remote(carrier)
-            except RayError as error:
-                raise CallFailed(_short(error)) from error
-            return back
 
-        return call
+class _RayWay:
+    """The way to a peer by calls of its actor. A Ray error never leaves it."""
+
+    def __init__(self, peer: str, handles: Handles) -> None:
+        self._peer = peer
+        self._handles = handles
+
+    async def call(self, carrier: bytes) -> bytes:
+        try:
+            back: bytes = await self._handles.get(self._peer).carry.remote(carrier)
+        except RayError as error:
+            raise CallFailed(_short(error)) from error
+        return back
+
+    async def ended(self) -> None:
+        try:
+            await self._handles.get(self._peer).ended.remote()
+        except RayError as error:
+            raise CallFailed(_short(error)) from error
 
 
 def _short(error: RayError) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
-from actors.link import Call
+from actors.link import Way
 from actors.links import Links
 from actors.loading import load_app
 from actors.membership import Registration
@@ -43,7 +43,7 @@ class MasterPort(Protocol):
 class Host:
     """One server from boot to stop.
 
-    ``connect(peer)`` returns what carries calls to a peer; ``node_host`` is this machine's address for clients when the
+    ``connect(peer)`` returns the way to a peer; ``node_host`` is this machine's address for clients when the
     listener is bound to every address and nothing is advertised.
     """
 
@@ -52,7 +52,7 @@ class Host:
         spec: ServerSpec,
         game: Game,
         master: MasterPort,
-        connect: Callable[[str], Call],
+        connect: Callable[[str], Way],
         *,
         node_host: str = "127.0.0.1",
     ) -> None:

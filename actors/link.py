@@ -4,24 +4,25 @@ A link that is idle sends at once. While its one call is under way it gathers, a
 returns; so a batch grows with the load by itself, without a timer. What the peer has to say comes back with the call's
 return, or by the peer's own call.
 
-The first hello makes a link up. When the peer dies, or a carrier is lost, it is down: what was in flight fails at once,
-requests are refused here, and a hello is tried with growing pauses until the peer answers, or greets by itself.
+The first hello makes a link up; from then on one more call stays under way that ends with the peer's life. When the
+peer dies, or a carrier is lost, the link is down: what was in flight fails at once, requests are refused here, and a
+hello is tried with growing pauses until the peer answers, or greets by itself.
 """
 
 import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from actors.stream import Carrier, QueueFull, Stream, Verdict
 from handlers.errors import Unavailable
 from handlers.link import Done, Entry
 from handlers.link import Link as LinkInterface
 
-__all__ = ["Call", "CallFailed", "Link", "LinkState"]
+__all__ = ["CallFailed", "Link", "LinkState", "Way"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,19 @@ GAP = 1.0
 RETRY = (0.1, 2.0)
 """Seconds between hellos while a link is down: the first pause, doubled up to the last."""
 
-Call = Callable[[bytes], Awaitable[bytes]]
-"""Carries a carrier to the peer and returns the peer's. Raises CallFailed."""
-
 
 class CallFailed(Exception):
     """The call did not get through, or the peer died before it returned."""
+
+
+class Way(Protocol):
+    """What reaches a peer; the link's only dependence on Ray."""
+
+    async def call(self, carrier: bytes) -> bytes:
+        """Have the peer serve a carrier and return what goes back. Raises CallFailed."""
+
+    async def ended(self) -> None:
+        """Return when the peer stops; stays under way while it lives. Raises CallFailed the moment it dies."""
 
 
 class LinkState(Enum):
@@ -62,7 +70,7 @@ class Link:
         own: str,
         peer: str,
         incarnation: int,
-        call: Call,
+        way: Way,
         *,
         apply: Callable[[LinkInterface, Entry], None],
         lost: Callable[[str], None],
@@ -73,7 +81,7 @@ class Link:
         self.stream = Stream(own, incarnation)
         self.calls = 0
         self._own = own
-        self._call = call
+        self._way = way
         self._apply = apply
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -195,7 +203,7 @@ class Link:
         self.calls += 1
         timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
         try:
-            back = await self._call(self.stream.take())
+            back = await self._way.call(self.stream.take())
         except CallFailed as error:
             reason, back = str(error), b""
         else:
@@ -259,7 +267,19 @@ class Link:
             logger.info("%s: %s is back", self._own, self.peer)
         self.state = LinkState.UP
         self.unresponsive = False
+        self._run(self._watch(self.stream.token))
         self._wake()
+
+    async def _watch(self, token: int) -> None:
+        """Notice the peer's death at once, also when nothing is being carried."""
+        try:
+            await self._way.ended()
+        except CallFailed as error:
+            reason = str(error)
+        else:
+            reason = "it stopped"
+        if token == self.stream.token and not self._closed:
+            self._go_down(reason)
 
     def _go_down(self, reason: str) -> None:
         if self.state is LinkState.UP:

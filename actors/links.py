@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from actors.link import Call, Link
+from actors.link import Link, Way
 from actors.stream import Carrier
 from handlers.link import Entry
 from handlers.link import Link as LinkInterface
@@ -19,11 +19,11 @@ CHECK = 0.25
 class Links:
     """A server's links by the peer's id, made when first needed (handlers.link.Links).
 
-    ``connect(peer)`` returns what carries calls to a peer. ``begin`` says who this server is in this life, before which
+    ``connect(peer)`` returns the way to a peer. ``begin`` says who this server is in this life, before which
     calls of peers are turned away.
     """
 
-    def __init__(self, members: Members, connect: Callable[[str], Call]) -> None:
+    def __init__(self, members: Members, connect: Callable[[str], Way]) -> None:
         self._members = members
         self._connect = connect
         self._links: dict[str, Link] = {}

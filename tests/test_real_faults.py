@@ -1,0 +1,146 @@
+"""Faults, with real kills, in games of their own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import GAME
+from pomelo_client import PomeloClient
+from running import RunningGame
+from test_real_sessions import uid_on
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[RunningGame]:
+    """A game whose servers are killed."""
+    with RunningGame(GAME, sets=["connector.count=1"]) as running:
+        yield running
+
+
+async def logged_in(client: PomeloClient, uid: str) -> int:
+    """Log in and return the process id of the user's area server."""
+    await client.request("connector.entry.login", {"uid": uid})
+    pid: int = (await client.request("area.test.echo"))["pid"]
+    return pid
+
+
+async def serves_again(client: PomeloClient, deadline: float) -> int:
+    """Wait until the user's area server answers; returns its process id."""
+    async with asyncio.timeout(deadline):
+        while "pid" not in (answer := await client.request("area.test.echo")):
+            assert answer["code"] == 503
+    return int(answer["pid"])
+
+
+def test_requests_in_flight_to_a_killed_backend_are_answered_503_within_a_second_and_it_serves_again(
+    fragile: RunningGame,
+) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["connector-1"]) as client, PomeloClient(fragile.urls["single-1"]) as other:
+            pid = await logged_in(client, uid_on("area-1"))
+            await logged_in(other, uid_on("area-2"))
+            naps = [await client.send_request("area.test.nap", {"number": n, "seconds": 60}) for n in range(50)]
+            await client.request("area.test.echo")
+            os.kill(pid, signal.SIGKILL)
+            killed = time.monotonic()
+            answers = await asyncio.gather(*naps)
+            assert time.monotonic() - killed < 1
+            assert {answer["code"] for answer in answers} == {503}
+            # Others are served, this user keeps its place, and its session lives.
+            assert (await other.request("area.test.echo"))["server"] == "area-2"
+            assert (await client.request("connector.entry.show"))["uid"] == uid_on("area-1")
+            assert (await client.request("area.test.echo"))["code"] == 503
+            assert await serves_again(client, 20) != pid
+            assert (await client.request("area.test.echo"))["server"] == "area-1"
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_backend_is_noticed_at_once_and_not_after_ray_has_thought_about_it(fragile: RunningGame) -> None:
+    """Fails without RAY_timeout_ms_task_wait_for_death_info=0 in the servers' environment: Ray then waits 1 to 2 s."""
+
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["connector-1"]) as client:
+            pid = await logged_in(client, uid_on("area-2", "quick"))
+            in_flight = await client.send_request("area.test.nap", {"number": 1, "seconds": 60})
+            os.kill(pid, signal.SIGKILL)
+            killed = time.monotonic()
+            assert (await in_flight)["code"] == 503
+            assert time.monotonic() - killed < 0.3
+            await serves_again(client, 20)
+
+    asyncio.run(scenario())
+
+
+def test_a_stopped_backend_is_refused_within_six_seconds_and_well_again_when_it_goes_on(fragile: RunningGame) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["connector-1"]) as client, PomeloClient(fragile.urls["connector-1"]) as b:
+            pid = await logged_in(client, uid_on("area-1", "hung"))
+            await logged_in(b, uid_on("area-2", "well"))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                stopped = time.monotonic()
+                in_flight = await client.send_request("area.test.nap", {"number": 1})
+                refused = await refused_at(client)
+                assert refused - stopped < 6
+                for _ in range(20):
+                    assert (await b.request("area.test.echo", timeout=1))["server"] == "area-2"
+                assert not in_flight.done()
+                # Those who are bound to nobody go to the server that responds.
+                async with PomeloClient(fragile.urls["connector-1"]) as unbound:
+                    assert (await unbound.request("area.test.echo", timeout=1))["server"] == "area-2"
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert await in_flight == {"number": 1}
+            assert await serves_again(client, 10) == pid
+
+    asyncio.run(scenario())
+
+
+async def refused_at(client: PomeloClient) -> float:
+    """Ask concurrently until a request is refused; returns when."""
+    async with asyncio.timeout(10):
+        while True:
+            answer = await client.send_request("area.test.nap", {"number": 2})
+            with contextlib.suppress(TimeoutError):
+                result: Any = await asyncio.wait_for(asyncio.shield(answer), 0.1)
+                if result.get("code") == 503:
+                    return time.monotonic()
+
+
+def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_members(fragile: RunningGame) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["single-1"]) as watcher:
+            await logged_in(watcher, uid_on("area-1", "watcher"))
+            async with PomeloClient(fragile.urls["connector-1"]) as client:
+                await logged_in(client, uid_on("area-1", "lost"))
+                await client.request("area.room.join", {"room": "left"})
+                await watcher.request("area.room.join", {"room": "left"})
+                assert len(await watcher.request("area.room.members", {"room": "left"})) == 2
+                pid = (await client.request("connector.entry.show"))["pid"]
+                os.kill(pid, signal.SIGKILL)
+                killed = time.monotonic()
+                async with asyncio.timeout(20):
+                    while len(await watcher.request("area.room.members", {"room": "left"})) == 2:
+                        pass
+                assert time.monotonic() - killed < 15
+                await client.until_closed()
+            assert await reconnected(fragile.urls["connector-1"]) != pid
+
+    asyncio.run(scenario())
+
+
+async def reconnected(url: str) -> int:
+    """Connect again and again until the frontend takes it; returns its process id."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(OSError):
+                async with PomeloClient(url) as client:
+                    return int((await client.request("connector.entry.show"))["pid"])
