@@ -1,0 +1,62 @@
+"""The edge: sockets, bytes and the client protocol of pomelo. Knows nothing of Ray or of games.
+
+A `Listener` owns a client port and hands what comes in to an `Acceptor`; a `Client` is one connection of it. Below
+them, without any I/O: `Connection` (states and heartbeats), handshakes, packages, messages, the route dictionary.
+Imports go one way, downwards in this list: listener, door, websocket, client, hub, connection, handshake, the codecs,
+errors.
+"""
+
+from gateway.acceptor import Acceptor
+from gateway.client import Client, Wire
+from gateway.connection import TRANSITIONS, Connection, State
+from gateway.dictionary import RouteDictionary
+from gateway.errors import EncodeError, GatewayError, HandshakeError, MessageError, ProtocolError, TooLargeError
+from gateway.frame import Frame
+from gateway.handshake import HandshakeReply, HandshakeRequest, parse_handshake
+from gateway.limits import Limits, raise_open_file_limit
+from gateway.listener import Listener
+from gateway.message import (
+    Message,
+    MessageType,
+    decode_message,
+    encode_message,
+    encode_notify,
+    encode_push,
+    encode_request,
+    encode_response,
+)
+from gateway.package import PackageDecoder, PackageType, encode_package
+
+__all__ = [
+    "TRANSITIONS",
+    "Acceptor",
+    "Client",
+    "Connection",
+    "EncodeError",
+    "Frame",
+    "GatewayError",
+    "HandshakeError",
+    "HandshakeReply",
+    "HandshakeRequest",
+    "Limits",
+    "Listener",
+    "Message",
+    "MessageError",
+    "MessageType",
+    "PackageDecoder",
+    "PackageType",
+    "ProtocolError",
+    "RouteDictionary",
+    "State",
+    "TooLargeError",
+    "Wire",
+    "decode_message",
+    "encode_message",
+    "encode_notify",
+    "encode_package",
+    "encode_push",
+    "encode_request",
+    "encode_response",
+    "parse_handshake",
+    "raise_open_file_limit",
+]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.outbox import Outbox
+
+
+class Writer:
+    def __init__(self) -> None:
+        self.pending: list[bytes] | None = None
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def send(self, outbox: Outbox, chunk: bytes) -> None:
+        if self.pending is None:
+            self.pending = [chunk]
+            outbox.add(self)
+        else:
+            self.pending.append(chunk)
+
+
+def make() -> tuple[Outbox, list[Callable[[], Any]]]:
+    calls: list[Callable[[], Any]] = []
+    return Outbox(calls.append), calls
+
+
+def test_a_turn_is_one_write_in_order() -> None:
+    outbox, calls = make()
+    writer = Writer()
+    for chunk in (b"a", b"b", b"c"):
+        writer.send(outbox, chunk)
+    assert writer.written == []
+    assert len(calls) == 1
+    calls[0]()
+    assert writer.written == [b"abc"]
+    assert writer.pending is None
+
+
+def test_one_call_serves_all_writers() -> None:
+    outbox, calls = make()
+    writers = [Writer() for _ in range(10)]
+    for writer in writers:
+        writer.send(outbox, b"x")
+    assert len(calls) == 1
+    outbox.flush()
+    assert [writer.written for writer in writers] == [[b"x"]] * 10
+
+
+def test_writers_with_the_same_chunks_share_one_bytes_object() -> None:
+    outbox, _ = make()
+    chunks = [bytes((value,)) * 100 for value in range(5)]
+    writers = [Writer() for _ in range(3)]
+    for chunk in chunks:
+        for writer in writers:
+            writer.send(outbox, chunk)
+    outbox.flush()
+    assert writers[0].written == [b"".join(chunks)]
+    assert writers[0].written[0] is writers[1].written[0] is writers[2].written[0]
+
+
+def test_a_single_chunk_is_written_as_it_is() -> None:
+    outbox, _ = make()
+    chunk, writer = bytes(300), Writer()
+    writer.send(outbox, chunk)
+    outbox.flush()
+    assert writer.written[0] is chunk
+
+
+def test_what_a_write_causes_goes_out_in_the_next_turn() -> None:
+    outbox, calls = make()
+
+    class Answering(Writer):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if data == b"first":
+                self.send(outbox, b"second")
+
+    writer = Answering()
+    writer.send(outbox, b"first")
+    calls.pop()()
+    calls.pop()()
+    assert writer.written == [b"first", b"second"]
+
+
+def test_a_writer_whose_pending_was_taken_away_is_passed_over() -> None:
+    outbox, _ = make()
+    writer = Writer()
+    writer.send(outbox, b"x")
+    writer.pending = None
+    outbox.flush()
+    assert writer.written == []
