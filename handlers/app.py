@@ -17,6 +17,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INJECTED = frozenset({"msg", "session", "server"})
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Handler:
     @property
     def schema(self) -> Any:
         """The type of ``msg``: its annotation, ``Any`` without one."""
-        return get_type_hints(self.function).get("msg", Any)
+        return get_type_hints(self.function, include_extras=True).get("msg", Any)
 
 
 class Hooks:
@@ -97,8 +98,8 @@ class App:
         """Filters before handlers, ``filter(request, server)``, in the order of declaration. Raising ends the chain:
         the handler is skipped and the error is the answer."""
         self.after = Hooks("after filter", self._changing)
-        """Filters after handlers, ``filter(request, reply, server)``, in reverse order, whether the handler succeeded or
-        not; they may change ``reply.value`` and ``reply.error``."""
+        """Filters after handlers, ``filter(request, reply, server)``, in reverse order, whether the handler succeeded
+        or not; they may change ``reply.value`` and ``reply.error``."""
         self.global_before = Hooks("global before filter", self._changing)
         """As ``before``, on frontends: run there before a request of any type is routed."""
         self.global_after = Hooks("global after filter", self._changing)
@@ -110,6 +111,8 @@ class App:
         self.on_close = Hooks("close hook", self._changing)
         """``hook(session, reason, server)``, once when a connection closes: on its frontend and on each backend that
         dealt with it. The session is a last view; to bind or push it is too late."""
+        filters = [self.before, self.after, self.global_before, self.global_after]
+        self._hooks = [*filters, self.on_start, self.on_stop, self.on_close]
         self._frozen = False
 
     # -- what clients and servers can call
@@ -129,8 +132,13 @@ class App:
                 raise AppError(f"the route {route!r} is declared twice")
             if not inspect.iscoroutinefunction(function):
                 raise AppError(f"the handler of {route!r} must be an async function")
-            parameters = frozenset(inspect.signature(function).parameters)
-            if unknown := parameters - _INJECTED:
+            signature = inspect.signature(function)
+            parameters = frozenset(signature.parameters)
+            # They are handed in by name, which neither *msg nor a positional one takes.
+            unknown = [
+                name for name, p in signature.parameters.items() if name not in _INJECTED or p.kind not in _NAMED
+            ]
+            if unknown:
                 raise AppError(
                     f"the handler of {route!r} asks for {', '.join(sorted(unknown))}; there are msg, session and server"
                 )
@@ -204,8 +212,8 @@ class App:
         known = self.server_types() | set(server_types)
         found = [
             f"a {hooks.kind} is for the server type {server_type!r}, which does not exist"
-            for hooks in (self.before, self.after, self.on_start, self.on_stop, self.on_close)
-            for server_type in hooks.server_types - known
+            for hooks in self._hooks
+            for server_type in sorted(hooks.server_types - known)
         ]
         found += [
             f"a route function is for the server type {t!r}, which does not exist"
@@ -215,7 +223,7 @@ class App:
         for handler in self.handlers.values():
             try:
                 body_decoder(handler.schema)
-            except (TypeError, NameError) as error:
+            except (TypeError, NameError, AttributeError, SyntaxError) as error:  # what evaluating an annotation raises
                 found.append(f"the handler of {handler.route!r}: {error}")
         return found
 

@@ -27,7 +27,7 @@ def body_decoder(schema: Any) -> Callable[[bytes], Any]:
         raise TypeError(f"{schema!r} cannot be the type of a message: {error}") from error
 
     def decoded(body: bytes) -> Any:
-        if not body or body == b"null":
+        if body.strip() in (b"", b"null"):
             body = EMPTY
         try:
             return decode(body)
@@ -46,7 +46,10 @@ def encode_body(value: Any) -> bytes:
 
     Raises TypeError for a value that JSON cannot carry.
     """
-    return EMPTY if value is None else _encoder.encode(value)
+    try:
+        return EMPTY if value is None else _encoder.encode(value)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"JSON cannot carry the value: {error}") from error
 
 
 def encode_error(code: int, message: str) -> bytes:

@@ -27,6 +27,9 @@ class ChannelPort(Protocol):
     def tell(self, server_id: str, kind: int, fields: Entry, size: int = 0, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
 
+    def tell_if_up(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> None:
+        """Queue an entry that a frontend whose link is down needs not hear: it forgot what it is about."""
+
     def ask(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> Awaitable[bytes]:
         """Send an entry and return its answer. Raises the answer's error, Unavailable, NotFound or TimedOut."""
 
@@ -70,7 +73,9 @@ class Channel:
         try:
             present: bool = msgpack.unpackb(await self._port.ask(frontend_id, JOIN, (self.name, member, token)))
         except HandlerError:
-            self._dropped(frontend_id, member, token)
+            # Where no answer came in time the frontend may have taken the member in all the same.
+            if self._dropped(frontend_id, member, token):
+                self._port.tell_if_up(frontend_id, LEAVE, (self.name, member))
             raise
         return present
 
@@ -81,7 +86,7 @@ class Channel:
         found = [place for place in places if member in self._groups.get(place, ())]
         for place in found:
             self._drop(place, member)
-            self._port.tell(place, LEAVE, (self.name, member), vital=True)
+            self._port.tell_if_up(place, LEAVE, (self.name, member))
         return bool(found)
 
     def members(self) -> list[str]:
@@ -112,7 +117,7 @@ class Channel:
         self._service.forget(self.name)
         groups, self._groups = self._groups, {}
         for frontend_id in groups:
-            self._port.tell(frontend_id, DESTROY, (self.name,), vital=True)
+            self._port.tell_if_up(frontend_id, DESTROY, (self.name,))
 
     # -- pushes
 
@@ -158,9 +163,11 @@ class Channel:
         self._groups.setdefault(frontend_id, {})[member] = token
         return member, token
 
-    def _dropped(self, frontend_id: str, uid: str, token: int) -> None:
-        if self._groups.get(frontend_id, {}).get(uid) == token:
+    def _dropped(self, frontend_id: str, uid: str, token: int) -> bool:
+        current = self._groups.get(frontend_id, {}).get(uid) == token
+        if current:
             self._drop(frontend_id, uid)
+        return current
 
     def _drop(self, frontend_id: str, uid: str) -> None:
         group = self._groups[frontend_id]

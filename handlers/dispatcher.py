@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from handlers.app import App, Handler
 from handlers.body import encode_body
 from handlers.chain import Chain, build_chain
-from handlers.errors import error_for
+from handlers.errors import error_for, is_cancelled, pack_message
 from handlers.link import Done
 from handlers.request import Request
 from handlers.server import Server
@@ -38,10 +39,10 @@ class _Queue:
 
     __slots__ = ("reported", "running", "since", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, first: _Job) -> None:
         self.waiting: deque[_Job] = deque()
-        self.running: _Job | None = None
-        self.since = 0.0
+        self.running = first
+        self.since = math.inf  # it has not begun
         self.reported = False
 
 
@@ -78,8 +79,7 @@ class Dispatcher:
             return
         queue = self._queues.get(request.session.id)
         if queue is None:
-            queue = self._queues[request.session.id] = _Queue()
-            queue.waiting.append(job)
+            queue = self._queues[request.session.id] = _Queue(job)
             self._start(self._drain(request.session.id, queue))
         elif len(queue.waiting) >= self._limit:
             if reply is not None:
@@ -119,10 +119,12 @@ class Dispatcher:
     async def _drain(self, session_id: int, queue: _Queue) -> None:
         loop_time = asyncio.get_running_loop().time
         try:
-            while queue.waiting:
-                queue.running = queue.waiting.popleft()
+            while True:
                 queue.since, queue.reported = loop_time(), False
                 await self._run(queue.running)
+                if not queue.waiting:
+                    return
+                queue.running = queue.waiting.popleft()
         finally:
             for job in queue.waiting:
                 _answer(job, 503, b"the server is stopping")
@@ -131,13 +133,19 @@ class Dispatcher:
     async def _run(self, job: _Job) -> None:
         try:
             payload, code = encode_body(await job.chain(job.request)), 0
-        except asyncio.CancelledError:
-            _answer(job, 503, b"the server is stopping")
-            raise
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                _answer(job, 503, b"the server is stopping")
+                raise
+            # Something that the handler waited for was cancelled, not its task: an error like any other.
+            code, payload = self._failure(job, error)
         except Exception as error:  # noqa: BLE001 - the one place where a handler's exception becomes its answer
-            code, message = error_for(error, f"{self._server.id}: {job.request!r}")
-            payload = message.encode()
+            code, payload = self._failure(job, error)
         _answer(job, code, payload)
+
+    def _failure(self, job: _Job, error: BaseException) -> tuple[int, bytes]:
+        code, message = error_for(error, f"{self._server.id}: {job.request!r}")
+        return code, pack_message(message)
 
     def _watch_queues(self) -> None:
         """Log each request that has kept others of its session waiting for too long, once."""
@@ -145,7 +153,7 @@ class Dispatcher:
         self._watch = None
         waiting = [queue for queue in self._queues.values() if queue.waiting]
         for queue in waiting:
-            if not queue.reported and queue.running is not None and loop.time() - queue.since >= HELD_UP:
+            if not queue.reported and loop.time() - queue.since >= HELD_UP:
                 queue.reported = True
                 logger.warning(
                     "%s: %s has run for %.1f s and holds up %s of %r",

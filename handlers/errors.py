@@ -12,6 +12,7 @@ PummeloError
     └── TimedOut      504  no answer within the deadline
 """
 
+import asyncio
 import logging
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Unavailable",
     "error_for",
     "error_from",
+    "is_cancelled",
+    "pack_message",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,12 +54,15 @@ class HandlerError(PummeloError):
 
     Raise it in a handler, filter or remote to choose the answer. Whatever else is raised there becomes code 500
     with a message that gives nothing away, and a traceback in the log.
+    Raises ValueError for a code of 0, which says that nothing went wrong.
     """
 
     code = 500
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
+        if not isinstance(code, int) or code == 0:
+            raise ValueError(f"an error's code is a number, and not 0: {code!r}")
         self.code = code
         self.message = message
 
@@ -115,7 +121,7 @@ _BY_CODE: dict[int, type[_Coded]] = {
 }
 
 
-def error_for(error: Exception, what: str) -> tuple[int, str]:
+def error_for(error: BaseException, what: str) -> tuple[int, str]:
     """Return the code and message that answer ``error``; the one place where exceptions become answers.
 
     ``what`` says in the log what was being done. An error that nobody chose to show is logged with its traceback
@@ -125,6 +131,17 @@ def error_for(error: Exception, what: str) -> tuple[int, str]:
         return error.code, error.message
     logger.error("%s failed", what, exc_info=error)
     return 500, INTERNAL
+
+
+def is_cancelled() -> bool:
+    """Tell whether a CancelledError just caught is for this task, and not of something that it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def pack_message(message: str) -> bytes:
+    """Return an error's message as it travels; whatever it was made from, it must not fail here."""
+    return str(message).encode(errors="replace")
 
 
 def error_from(code: int, message: str) -> HandlerError:

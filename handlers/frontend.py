@@ -4,6 +4,7 @@ A client's message goes: session, route looked up, global before filters, routin
 over a link to the server that owns the route. The frontend forwards a body's bytes and never looks into them.
 """
 
+import asyncio
 import inspect
 import logging
 from collections import deque
@@ -16,7 +17,7 @@ import msgpack
 from handlers.app import Handler
 from handlers.body import encode_error
 from handlers.chain import run_after, run_before
-from handlers.errors import HandlerError, error_for, error_from
+from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
@@ -93,7 +94,7 @@ class Frontend:
         if handler is None:
             self._refuse(session, request_id, 404, f"no such route: {route}" if route else "no such route")
         elif session.inbox is not None:
-            if len(session.inbox) >= self._waiting:
+            if len(session.inbox) > self._waiting:  # the first of them is the one that the others wait for
                 self._refuse(session, request_id, 429, "too many requests are waiting")
             else:
                 session.inbox.append((handler, request_id, body))
@@ -122,7 +123,7 @@ class Frontend:
         try:
             outcome = self.sessions.operate(operation, session_id, argument)
         except HandlerError as error:
-            link.answer(request_id, error.code, error.message.encode())
+            link.answer(request_id, error.code, pack_message(error.message))
             return
         self._dealt_with(session_id, link.peer)
         link.answer(request_id, 0, msgpack.packb(outcome))
@@ -171,13 +172,12 @@ class Frontend:
 
     def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
         """Put a message on its way at once; a failure is its answer."""
+        request = self._request(session, handler.route, request_id, body)
         try:
-            server_id = self._node.pick_now(
-                handler.server_type, session.uid, session.id, self._request(session, handler.route, body)
-            )
-            self._place(session, handler, request_id, body, server_id)
+            server_id = self._node.pick_now(handler.server_type, session.uid, session.id, request)
+            self._place(session, handler, request_id, body, server_id, request)
         except Exception as error:  # noqa: BLE001 - it becomes the answer
-            self._refuse(session, request_id, *error_for(error, f"{self._node.id}: routing {handler.route}"))
+            self._fail(session, request_id, request, error)
 
     async def _work(self, session: FrontendSession) -> None:
         """Put the messages of a session's inbox on their way, one by one: filters and route functions may wait."""
@@ -188,25 +188,32 @@ class Frontend:
         session.inbox = None
 
     async def _route_slowly(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
-        request = self._request(session, handler.route, body)()
-        request.notify = not request_id
+        # One request for the global filters, before and after: what one leaves in ``session.local`` the other finds.
+        request = self._request(session, handler.route, request_id, body)()
         try:
             await run_before(self._before, request, self._node.server)
             server_id = await self._node.pick_for(handler.server_type, session.uid, session.id, lambda: request)
             if not session.closed:
-                self._place(session, handler, request_id, body, server_id)
-        except Exception as error:  # noqa: BLE001 - it becomes the answer
-            self._refuse(session, request_id, *error_for(error, f"{self._node.id}: {request!r}"))
+                self._place(session, handler, request_id, body, server_id, lambda: request)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
+            self._fail(session, request_id, lambda: request, error)
 
-    def _place(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, server_id: str) -> None:
+    def _place(
+        self,
+        session: FrontendSession,
+        handler: Handler,
+        request_id: int,
+        body: bytes,
+        server_id: str,
+        request: Callable[[], Request],
+    ) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
-        if server_id not in session.served:
-            session.served.add(server_id)
-        reply = self._reply(session, handler.route, request_id, body) if request_id else None
+        session.served.add(server_id)
+        reply = self._reply(session, request_id, request) if request_id else None
         if server_id == self._node.id:
-            request = self._request(session, handler.route, body)()
-            request.notify = reply is None
-            self._node.dispatcher.submit(request, reply)
+            self._node.dispatcher.submit(self._request(session, handler.route, request_id, body)(), reply)
             return
         fields = (handler.route, session.id, session.uid, session.packed, body)
         size = len(body) + len(session.packed)
@@ -216,14 +223,29 @@ class Frontend:
         else:
             link.request(FORWARD, fields, size, self._forward_timeout, reply)
 
-    def _request(self, session: FrontendSession, route: str, body: bytes) -> Callable[[], Request]:
+    def _request(self, session: FrontendSession, route: str, request_id: int, body: bytes) -> Callable[[], Request]:
         """Return what makes the Request, for those who look at one; most messages pass without."""
-        return lambda: Request(route, Session(session.id, self._node.id, session.uid, session.packed, self._node), body)
 
-    def _reply(self, session: FrontendSession, route: str, request_id: int, body: bytes) -> Done:
+        def made() -> Request:
+            proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
+            return Request(route, proxy, body, notify=not request_id)
+
+        return made
+
+    def _reply(self, session: FrontendSession, request_id: int, request: Callable[[], Request]) -> Done:
         if not self._after:
             return partial(self._respond, session, request_id)
-        return partial(self._respond_filtered, session, request_id, self._request(session, route, body))
+        return partial(self._respond_filtered, session, request_id, request)
+
+    def _fail(
+        self, session: FrontendSession, request_id: int, request: Callable[[], Request], error: BaseException
+    ) -> None:
+        """Answer a message that could not be put on its way, as its server would have answered."""
+        code, message = error_for(error, f"{self._node.id}: routing {request()!r}")
+        if request_id:
+            self._reply(session, request_id, request)(code, pack_message(message))
+        else:
+            self._refuse(session, request_id, code, message)
 
     def _respond(self, session: FrontendSession, request_id: int, code: int, payload: bytes) -> None:
         if code:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 from handlers.errors import Conflict, NotFound
-from handlers.session import pack_values
+from handlers.session import pack_values, unpack_values
 
 __all__ = ["Client", "FrontendSession", "SessionService"]
 
@@ -154,9 +154,10 @@ class SessionService:
             case "unbind":
                 self.unbind(session_id, argument)
             case "push":
-                self.get(session_id).update(*argument)
+                packed, removed = argument
+                self.get(session_id).update(unpack_values(packed), removed)
             case "push_all":
-                self.get(session_id).replace(argument)
+                self.get(session_id).replace(unpack_values(argument))
             case "watch":
                 return session_id in self._by_id
             case "kick":

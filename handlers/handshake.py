@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.session import uid_text
+
 __all__ = ["Accepted", "Handshake", "Refused"]
 
 
@@ -18,10 +20,17 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """The client is let in: ``user`` is sent to it with the handshake's answer, ``uid`` bound to its session."""
+    """The client is let in: ``user`` is sent to it with the handshake's answer, ``uid`` bound to its session.
+
+    Raises ValueError for a uid that ``Session.bind`` would not take.
+    """
 
     user: Any = None
     uid: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.uid is not None:
+            uid_text(self.uid)
 
 
 class Refused(Exception):

@@ -42,8 +42,9 @@ INCARNATION = 1
 class Kit:
     """A game's servers in memory; ``frontends`` and ``backends`` say how many of each type, as ``servers.yaml`` does.
 
-    An async context: entering runs the start hooks, leaving closes the clients and stops the servers. Between servers
-    everything is packed and unpacked, so what cannot travel fails here too. Raises AppError for a wrong app.
+    An async context: entering runs the start hooks; leaving closes the clients, lets what follows from that happen, and
+    stops the servers. Between servers everything is packed and unpacked, so what cannot travel fails here too. Raises
+    AppError for a wrong app.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class Kit:
         ]
         self.lost: set[str] = set()
         self.nodes: dict[str, Node] = {}
+        self._links = {member.id: _MemoryLinks(member.id, self) for member in members}
         for member in members:
             self.nodes[member.id] = Node(
                 app,
                 member,
                 Members(members),
-                _MemoryLinks(member.id, self),
+                self._links[member.id],
                 settings=settings or Settings(),
                 game_settings=game_settings,
                 edge=_MemoryEdge() if member.frontend else None,
@@ -93,6 +95,7 @@ class Kit:
     async def __aexit__(self, *_: object) -> None:
         for client in self._clients:
             client.close()
+        await self.settle()
         for node in self.nodes.values():
             await node.stop()
 
@@ -114,11 +117,18 @@ class Kit:
         return self.nodes[server_id].server
 
     def lose(self, server_id: str) -> None:
-        """Have a server die: nobody reaches it any more, and all are told that its link is down."""
+        """Have a server die: nobody hears from it or reaches it any more, and all are told that its link is down.
+
+        What was asked of it is answered 503; its clients' connections close. For the server itself nothing changes:
+        it talks to nobody.
+        """
         self.lost.add(server_id)
-        for other in self.nodes:
-            if other not in self.lost:
-                self.nodes[other].lost(server_id)
+        for client in self._clients:
+            client.cut_off(server_id)
+        for own, links in self._links.items():
+            if own not in self.lost:
+                links.lose(server_id)
+                self.nodes[own].lost(server_id)
 
     async def settle(self) -> None:
         """Wait until everything that can happen now, without time passing, has happened."""
@@ -172,14 +182,23 @@ class KitClient:
 
     def close(self, reason: str = "client closed") -> None:
         """Close the connection from the client's side. Twice is once."""
-        if self.closed:
-            return
+        if not self.closed:
+            self._end(reason)
+            self._frontend.closed(self.session, reason)
+
+    # -- what the kit calls
+
+    def cut_off(self, server_id: str) -> None:
+        """Lose the connection, if it is to this server, without the server's taking note."""
+        if self._node.id == server_id and not self.closed:
+            self._end("frontend lost")
+
+    def _end(self, reason: str) -> None:
         self.closed = True
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionError(f"closed: {reason}"))
                 answer.exception()
-        self._frontend.closed(self.session, reason)
 
     # -- what the frontend calls
 
@@ -242,6 +261,11 @@ class _MemoryLinks:
     def up(self, server_id: str) -> bool:
         return server_id in self._kit.nodes and server_id not in self._kit.lost
 
+    def lose(self, server_id: str) -> None:
+        """Answer 503 whatever the server was asked."""
+        if server_id in self._links:
+            self._links[server_id].fail()
+
 
 class _MemoryLink:
     """A link whose entries arrive in the next turn of the loop, in order, as the copies that a network would make."""
@@ -263,8 +287,7 @@ class _MemoryLink:
         self._pending[request_id] = done, timer
 
     def answer(self, request_id: int, code: int, payload: bytes) -> None:
-        back: Any = self._kit.nodes[self.peer].links.to(self._own)
-        asyncio.get_running_loop().call_soon(back.settle, request_id, code, payload)
+        asyncio.get_running_loop().call_soon(self._answered, request_id, code, payload)
 
     def settle(self, request_id: int, code: int, payload: bytes) -> None:
         """Hand an answer to whoever asked, once."""
@@ -273,13 +296,28 @@ class _MemoryLink:
             timer.cancel()
             done(code, payload)
 
+    def fail(self) -> None:
+        """Answer 503 all that is under way."""
+        for request_id in list(self._pending):
+            self.settle(request_id, 503, f"{self.peer} is unavailable".encode())
+
+    def _cut(self) -> bool:
+        return not self._kit.lost.isdisjoint((self.peer, self._own))
+
     def _carry(self, entry: Entry) -> None:
-        if self.peer in self._kit.lost:
+        if self._cut():
             raise Unavailable(f"{self.peer} is unavailable")
         packed = msgpack.packb(entry)
         asyncio.get_running_loop().call_soon(self._arrive, packed)
 
+    def _answered(self, request_id: int, code: int, payload: bytes) -> None:
+        if not self._cut():
+            back: Any = self._kit.nodes[self.peer].links.to(self._own)
+            back.settle(request_id, code, payload)
+
     def _arrive(self, packed: bytes) -> None:
+        if self._cut():
+            return
         peer = self._kit.nodes[self.peer]
         back: Link = peer.links.to(self._own)
         peer.apply(back, tuple(msgpack.unpackb(packed, strict_map_key=False)))

@@ -15,7 +15,16 @@ import msgpack
 from handlers.app import App
 from handlers.channels import ChannelService
 from handlers.dispatcher import Dispatcher
-from handlers.errors import HandlerError, NotFound, TimedOut, Unavailable, error_for, error_from
+from handlers.errors import (
+    HandlerError,
+    NotFound,
+    TimedOut,
+    Unavailable,
+    error_for,
+    error_from,
+    is_cancelled,
+    pack_message,
+)
 from handlers.frontend import Edge, Frontend
 from handlers.link import (
     BROADCAST,
@@ -134,7 +143,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 - one bad entry must not stop the stream
             code, message = error_for(error, f"{self.id}: an entry {entry[:2]!r} from {link.peer}")
             if len(entry) > 1 and entry[1]:
-                link.answer(entry[1], code, message.encode())
+                link.answer(entry[1], code, pack_message(message))
 
     def lost(self, server_id: str) -> None:
         """Take note that the link to a server went down: what belonged to that life of it is gone."""
@@ -175,17 +184,25 @@ class Node:
 
     def _called(self, link: Link, request_id: int, route: str, packed: bytes) -> None:
         remote = self.app.remotes.get(route)
-        if remote is None:
-            raise NotFound(f"no remote {route!r}")
+        if remote is None or remote.server_type != self.server.type:
+            raise NotFound(f"no remote {route!r} on {self.id}")
         self.start_task(self._run_remote(link, request_id, route, packed))
 
     async def _run_remote(self, link: Link, request_id: int, route: str, packed: bytes) -> None:
         try:
             payload, code = await self.app.remotes[route].run(self.server, packed), 0
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                link.answer(request_id, 503, b"the server is stopping")
+                raise
+            code, payload = self._remote_failure(route, error)
         except Exception as error:  # noqa: BLE001 - it becomes the answer
-            code, message = error_for(error, f"{self.id}: the remote {route}")
-            payload = message.encode()
+            code, payload = self._remote_failure(route, error)
         link.answer(request_id, code, payload)
+
+    def _remote_failure(self, route: str, error: BaseException) -> tuple[int, bytes]:
+        code, message = error_for(error, f"{self.id}: the remote {route}")
+        return code, pack_message(message)
 
     def _members_left(self, link: Link, request_id: int, uid: str, places: list[tuple[str, int]]) -> None:
         self.server.channels.gone(link.peer, uid, places)
@@ -227,10 +244,10 @@ class Node:
             return self.id
         ids = self.members.ids(server_type)
         pick = self.app.route_functions.get(server_type)
-        if pick is not None:
-            return self._checked(server_type, pick(request(), ids), ids)
         if not ids:
             raise Unavailable(f"there is no {server_type} server")
+        if pick is not None:
+            return self._checked(server_type, pick(request(), ids), ids)
         if uid is not None:
             return rendezvous(uid, ids)
         return rendezvous(str(session_id), tuple(filter(self.links.up, ids)) or ids)
@@ -241,11 +258,11 @@ class Node:
         if pick is None or server_type == self.server.type or not inspect.iscoroutinefunction(pick):
             return self.pick_now(server_type, uid, session_id, request)
         ids = self.members.ids(server_type)
+        if not ids:
+            raise Unavailable(f"there is no {server_type} server")
         return self._checked(server_type, await pick(request(), ids), ids)
 
     def _checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
-        if not ids:
-            raise Unavailable(f"there is no {server_type} server")
         if server_id not in ids:
             raise Unavailable(f"the route function of {server_type} chose {server_id!r}, which is none of its servers")
         return str(server_id)
@@ -263,7 +280,8 @@ class Node:
 
     async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
         """Run a packed call on a server; returns the packed result."""
-        return await self._ask(server_id, RPC, (route, packed), len(packed), limit, f"{route} on {server_id}")
+        link = self.links.to(server_id)
+        return await self._ask(link, RPC, (route, packed), len(packed), limit, f"{route} on {server_id}")
 
     async def rpc_call_all(
         self, server_type: str, route: str, packed: bytes, limit: float
@@ -287,7 +305,8 @@ class Node:
     async def session_call(self, frontend_id: str, operation: str, session_id: int, argument: Any) -> Any:
         """Have a frontend carry out an operation on a session of its own."""
         fields = (operation, session_id, argument)
-        packed = await self._ask(frontend_id, SESSION, fields, 64, DEFAULT_TIMEOUT, f"session {operation}")
+        link = self._to_frontend(frontend_id)
+        packed = await self._ask(link, SESSION, fields, 64, DEFAULT_TIMEOUT, f"session {operation}")
         return msgpack.unpackb(packed)
 
     def watch_closed(self, session: Session, callback: Closed) -> None:
@@ -297,31 +316,45 @@ class Node:
             if not code and not msgpack.unpackb(payload):
                 self._run_watches(session.id, "closed before")
 
-        link = self.links.to(session.frontend_id)
-        self._closed_watches.setdefault(session.id, []).append((callback, session))
-        # The question also makes the frontend tell this server when the session closes.
-        link.request(SESSION, ("watch", session.id, None), 0, DEFAULT_TIMEOUT, done)
+        link = self._to_frontend(session.frontend_id)
+        watches = self._closed_watches.setdefault(session.id, [])
+        watches.append((callback, session))
+        try:
+            # The question also makes the frontend tell this server when the session closes.
+            link.request(SESSION, ("watch", session.id, None), 0, DEFAULT_TIMEOUT, done)
+        except Unavailable:
+            watches.pop()
+            if not watches:
+                del self._closed_watches[session.id]
+            raise
 
     def tell(self, server_id: str, kind: int, fields: Entry, size: int = 0, *, vital: bool = False) -> None:
-        """Queue an entry for a server. Raises Unavailable or NotFound."""
-        self.links.to(server_id).send(kind, fields, size, vital=vital)
+        """Queue an entry for a frontend. Raises Unavailable or NotFound."""
+        self._to_frontend(server_id).send(kind, fields, size, vital=vital)
 
-    def tell_if_up(self, server_id: str, kind: int, fields: Entry, size: int) -> None:
+    def tell_if_up(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> None:
         """Queue an entry that has no meaning for a server whose link is down: that server forgot what it is about."""
         try:
-            self.tell(server_id, kind, fields, size, vital=True)
+            self.links.to(server_id).send(kind, fields, size, vital=True)
         except (Unavailable, NotFound) as error:
             logger.debug("%s: %s is not told: %s", self.id, server_id, error)
 
     async def ask(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> bytes:
-        """Send an entry to a server and return its answer."""
-        return await self._ask(server_id, kind, fields, size, DEFAULT_TIMEOUT, f"the answer of {server_id}")
+        """Send an entry to a frontend and return its answer."""
+        link = self._to_frontend(server_id)
+        return await self._ask(link, kind, fields, size, DEFAULT_TIMEOUT, f"the answer of {server_id}")
 
     def server_ids(self, server_type: str) -> tuple[str, ...]:
         """Return the ids of a type's servers."""
         return self.members.ids(server_type)
 
-    async def _ask(self, server_id: str, kind: int, fields: Entry, size: int, limit: float, what: str) -> bytes:
+    def _to_frontend(self, server_id: str) -> Link:
+        """Return the link to a frontend. Raises NotFound for a server that is none."""
+        if not (self.frontend if server_id == self.id else self.members.get(server_id).frontend):
+            raise NotFound(f"{server_id} is no frontend")
+        return self.links.to(server_id)
+
+    async def _ask(self, link: Link, kind: int, fields: Entry, size: int, limit: float, what: str) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(code: int, payload: bytes) -> None:
@@ -332,7 +365,7 @@ class Node:
             else:
                 answer.set_result(payload)
 
-        self.links.to(server_id).request(kind, fields, size, limit, done)
+        link.request(kind, fields, size, limit, done)
         try:
             async with asyncio.timeout(limit):
                 return await answer

@@ -72,7 +72,8 @@ class BufferedScheduler:
         self._waiting.pop(client, None)
 
     def close(self) -> None:
-        """Hand over what is kept and stop the timer."""
+        """Hand over what is kept and stop the timer; what comes after this is handed over at once."""
+        self._limit = 0
         self._flush()
 
     def _keep(self, client: Client, hand_over: Callable[[], None]) -> None:

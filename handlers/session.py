@@ -28,7 +28,10 @@ class SessionPort(Protocol):
 
 def pack_values(values: dict[str, Any]) -> bytes:
     """Return a session's values as they travel. Raises TypeError for one that cannot."""
-    packed: bytes = msgpack.packb(values)
+    try:
+        packed: bytes = msgpack.packb(values)
+    except (ValueError, OverflowError) as error:
+        raise TypeError(f"a session's value cannot travel: {error}") from error
     return packed
 
 
@@ -85,11 +88,12 @@ class Session(MutableMapping[str, Any]):
         """
         values = self._mapping()
         changed = {key: values[key] for key in keys if key in values}
-        await self._call("push", [changed, [key for key in keys if key not in values]])
+        # Packed here: on the own frontend too, what changes afterwards stays with this request.
+        await self._call("push", [pack_values(changed), [key for key in keys if key not in values]])
 
     async def push_all(self) -> None:
         """Send every value to the frontend, for every later request to see; what was deleted here goes there too."""
-        await self._call("push_all", self._mapping())
+        await self._call("push_all", pack_values(self._mapping()))
 
     async def kick(self, reason: str = "kick") -> None:
         """Close the client's connection after telling it ``reason``. A session already gone is success."""

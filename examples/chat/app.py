@@ -96,6 +96,8 @@ async def leave(server: Server, uid: str, frontend_id: str, rid: str) -> None:
         return
     room = server.channels.get(rid)
     room.leave(uid, frontend_id)
+    if uid in room:
+        return  # it was another one who wanted the same name
     room.push("onLeave", {"user": name(uid)})
     if not len(room):
         room.destroy()

@@ -168,9 +168,9 @@ async function run() {
     await bo.push("onChat", { msg: "by code" });
   });
 
-  await check("an unknown method is answered with 500", async () => {
+  await check("an unknown method is answered with an error", async () => {
     const answer = await bo.request("chat.chatHandler.nonesuch", {});
-    assert(answer.code === 500, `answered ${JSON.stringify(answer)}`);
+    assert(answer.code === 404, `answered ${JSON.stringify(answer)}`);
   });
 
   await check("leaving is told", async () => {

@@ -1,0 +1,47 @@
+# One word a job; each sets itself up. The environment is .venv, made again when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help setup demo test check format clients clean
+
+help:  ## what can be made (this list)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/made  ## .venv with the servers and all tools
+
+demo: setup  ## run the chat at http://127.0.0.1:3014/ until Ctrl-C
+	@echo 'Once it says ready, open http://127.0.0.1:3014/ in two windows. Ctrl-C ends it.' >&2
+	@exec $(BIN)/pummelo run examples/chat/servers.yaml $(ARGS)
+
+test: setup  ## all tests; some of them: make test ARGS='-k chat'
+	$(BIN)/pytest $(ARGS)
+
+check: setup  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clients: tests/browser/node_modules/made  ## what the tests with pomelo's npm client and a browser need
+
+clean:  ## remove what was made
+	rm -rf $(VENV) tests/browser/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+tests/browser/node_modules/made: tests/browser/package.json
+	@if command -v npm >/dev/null; \
+	then cd tests/browser && npm install --ignore-scripts --no-audit --no-fund && touch node_modules/made; \
+	else echo 'There is no npm: the tests with these clients will be skipped.' >&2; \
+	fi

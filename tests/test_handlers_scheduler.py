@@ -1,0 +1,117 @@
+"""Push schedulers: when clients get what servers say to them (pomelo reference 1.6)."""
+
+import asyncio
+from typing import Any
+
+from support_handlers import Stage, virtual
+
+from handlers import Server, Session
+from handlers.scheduler import BufferedScheduler, DirectScheduler
+from handlers.settings import Settings
+
+
+class Ears:
+    """A client that notes what it gets and when."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.times: list[float] = []
+
+    def send(self, frame: Any) -> None:
+        self._note(frame)
+
+    def respond(self, request_id: int, body: bytes) -> None:
+        self._note((request_id, body))
+
+    def kick(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def _note(self, what: Any) -> None:
+        self.heard.append(what)
+        self.times.append(asyncio.get_running_loop().time())
+
+
+@virtual
+async def test_the_direct_scheduler_hands_over_at_once_in_order() -> None:
+    scheduler, one, two = DirectScheduler(), Ears(), Ears()
+    scheduler.push([one, two], "a")
+    scheduler.respond(one, 1, b"{}")
+    scheduler.push([one], "b")
+    scheduler.forget(one)
+    scheduler.close()
+    assert one.heard == ["a", (1, b"{}"), "b"]
+    assert two.heard == ["a"]
+
+
+@virtual
+async def test_the_buffered_scheduler_hands_over_once_an_interval_keeping_each_clients_order() -> None:
+    scheduler, one, two = BufferedScheduler(0.02), Ears(), Ears()
+    scheduler.push([one, two], "a")
+    scheduler.respond(one, 1, b"{}")
+    await asyncio.sleep(0.01)
+    scheduler.push([one], "b")
+    assert one.heard == two.heard == []
+    await asyncio.sleep(0.5)
+    assert one.heard == ["a", (1, b"{}"), "b"]
+    assert one.times == [0.02] * 3
+    assert two.heard == ["a"]
+    scheduler.respond(two, 2, b"x")
+    await asyncio.sleep(0.5)
+    assert two.heard[1:] == [(2, b"x")]
+    assert round(two.times[1], 6) == 0.53
+
+
+@virtual
+async def test_a_client_for_whom_too_much_waits_gets_it_at_once_and_nothing_twice() -> None:
+    scheduler, busy, calm = BufferedScheduler(1, limit=3), Ears(), Ears()
+    for number in range(4):
+        scheduler.push([busy], number)
+    scheduler.push([calm], "x")
+    assert busy.heard == [0, 1, 2, 3]
+    assert calm.heard == []
+    scheduler.push([busy], 4)
+    assert busy.heard == [0, 1, 2, 3]
+    await asyncio.sleep(2)
+    assert busy.heard == [0, 1, 2, 3, 4]
+    assert calm.heard == ["x"]
+
+
+@virtual
+async def test_what_is_kept_for_a_client_that_is_gone_is_dropped() -> None:
+    scheduler, one, two = BufferedScheduler(1), Ears(), Ears()
+    scheduler.push([one, two], "a")
+    scheduler.forget(one)
+    scheduler.forget(one)
+    await asyncio.sleep(2)
+    assert (one.heard, two.heard) == ([], ["a"])
+
+
+@virtual
+async def test_closing_hands_over_what_is_left_and_keeps_nothing_more() -> None:
+    scheduler, one = BufferedScheduler(1), Ears()
+    scheduler.push([one], "a")
+    scheduler.close()
+    assert one.heard == ["a"]
+    scheduler.respond(one, 1, b"late")
+    assert one.heard == ["a", (1, b"late")]
+    await asyncio.sleep(5)
+    assert len(one.heard) == 2
+
+
+@virtual
+async def test_a_frontend_with_an_interval_answers_and_pushes_at_its_beat_and_in_order() -> None:
+    stage = Stage()
+    async with stage.kit(settings=Settings(push_interval=0.05)) as kit:
+        alice = await stage.bound(kit, "connector-1", "alice")
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        order: list[str] = []
+        alice.send = lambda frame: order.append(frame[0])  # type: ignore[method-assign]
+
+        async def talk(session: Session, server: Server) -> None:
+            for number in range(3):
+                server.channels.push_to([("alice", "connector-1")], f"on{number}", {})
+
+        await stage.within(alice, "chat", talk)
+        assert order == ["on0", "on1", "on2"]
+        assert round(loop.time() - start, 6) == 0.05
