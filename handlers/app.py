@@ -28,11 +28,8 @@ class Handler:
     function: Callable[..., Awaitable[Any]]
     concurrent: bool
     parameters: frozenset[str]
-
-    @property
-    def server_type(self) -> str:
-        """The type of server that answers this route."""
-        return self.route.partition(".")[0]
+    server_type: str
+    """The type of server that answers this route."""
 
     @property
     def schema(self) -> Any:
@@ -142,7 +139,7 @@ class App:
                 raise AppError(
                     f"the handler of {route!r} asks for {', '.join(sorted(unknown))}; there are msg, session and server"
                 )
-            self.handlers[route] = Handler(route, function, concurrent, parameters)
+            self.handlers[route] = Handler(route, function, concurrent, parameters, route.partition(".")[0])
             return function
 
         return declare

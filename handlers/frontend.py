@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,7 +66,8 @@ class Frontend:
         self._before = self._app.global_before.functions(node.server.type)
         self._after = self._app.global_after.functions(node.server.type)[::-1]
         # Types whose requests may have to wait before they are on a link: they pass through the session's inbox.
-        self._slow_types = {t for t, pick in self._app.route_functions.items() if inspect.iscoroutinefunction(pick)}
+        asynchronous = {t for t, pick in self._app.route_functions.items() if inspect.iscoroutinefunction(pick)}
+        self._slow_types = asynchronous - {node.server.type}
 
     # -- what the listener tells
 
@@ -172,10 +173,11 @@ class Frontend:
 
     def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
         """Put a message on its way at once; a failure is its answer."""
-        request = self._request(session, handler.route, request_id, body)
+        request = self._request(session, handler, request_id, body)
         try:
-            server_id = self._node.pick_now(handler.server_type, session.uid, session.id, request)
-            self._place(session, handler, request_id, body, server_id, request)
+            own = handler.server_type == self._node.server.type
+            server_id = self._node.id if own else self._node.pick_now(handler.server_type, request)
+            self._place(session, request_id, request, server_id)
         except Exception as error:  # noqa: BLE001 - it becomes the answer
             self._fail(session, request_id, request, error)
 
@@ -188,60 +190,47 @@ class Frontend:
         session.inbox = None
 
     async def _route_slowly(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
-        # One request for the global filters, before and after: what one leaves in ``session.local`` the other finds.
-        request = self._request(session, handler.route, request_id, body)()
+        request = self._request(session, handler, request_id, body)
         try:
             await run_before(self._before, request, self._node.server)
-            server_id = await self._node.pick_for(handler.server_type, session.uid, session.id, lambda: request)
+            own = handler.server_type == self._node.server.type
+            server_id = self._node.id if own else await self._node.pick_for(handler.server_type, request)
             if not session.closed:
-                self._place(session, handler, request_id, body, server_id, lambda: request)
+                self._place(session, request_id, request, server_id)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
-            self._fail(session, request_id, lambda: request, error)
+            self._fail(session, request_id, request, error)
 
-    def _place(
-        self,
-        session: FrontendSession,
-        handler: Handler,
-        request_id: int,
-        body: bytes,
-        server_id: str,
-        request: Callable[[], Request],
-    ) -> None:
+    def _request(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> Request:
+        """Return the request as filters, route functions and this server's handlers see it, all of them the same."""
+        proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
+        return Request(handler.route, proxy, body, notify=not request_id)
+
+    def _place(self, session: FrontendSession, request_id: int, request: Request, server_id: str) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
         session.served.add(server_id)
         reply = self._reply(session, request_id, request) if request_id else None
         if server_id == self._node.id:
-            self._node.dispatcher.submit(self._request(session, handler.route, request_id, body)(), reply)
+            self._node.dispatcher.submit(request, reply)
             return
-        fields = (handler.route, session.id, session.uid, session.packed, body)
-        size = len(body) + len(session.packed)
+        packed, body = session.packed, request.data
+        fields = (request.route, session.id, session.uid, packed, body)
+        size = len(body) + len(packed)
         link = self._node.links.to(server_id)
         if reply is None:
             link.send(FORWARD, fields, size)
         else:
             link.request(FORWARD, fields, size, self._forward_timeout, reply)
 
-    def _request(self, session: FrontendSession, route: str, request_id: int, body: bytes) -> Callable[[], Request]:
-        """Return what makes the Request, for those who look at one; most messages pass without."""
-
-        def made() -> Request:
-            proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
-            return Request(route, proxy, body, notify=not request_id)
-
-        return made
-
-    def _reply(self, session: FrontendSession, request_id: int, request: Callable[[], Request]) -> Done:
+    def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done:
         if not self._after:
             return partial(self._respond, session, request_id)
         return partial(self._respond_filtered, session, request_id, request)
 
-    def _fail(
-        self, session: FrontendSession, request_id: int, request: Callable[[], Request], error: BaseException
-    ) -> None:
+    def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
-        code, message = error_for(error, f"{self._node.id}: routing {request()!r}")
+        code, message = error_for(error, f"{self._node.id}: routing {request!r}")
         if request_id:
             self._reply(session, request_id, request)(code, pack_message(message))
         else:
@@ -253,12 +242,12 @@ class Frontend:
         self.scheduler.respond(session.client, request_id, payload)
 
     def _respond_filtered(
-        self, session: FrontendSession, request_id: int, request: Callable[[], Request], code: int, payload: bytes
+        self, session: FrontendSession, request_id: int, request: Request, code: int, payload: bytes
     ) -> None:
         """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order)."""
         self._respond(session, request_id, code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
-        self._node.start_task(self._run_after(request(), Reply(payload, error)))
+        self._node.start_task(self._run_after(request, Reply(payload, error)))
 
     async def _run_after(self, request: Request, reply: Reply) -> None:
         error = reply.error

@@ -234,33 +234,34 @@ class Node:
 
     # -- picking a server
 
-    def pick_now(self, server_type: str, uid: str | None, session_id: int, request: Callable[[], Request]) -> str:
-        """Return the id of the server that a session's request goes to; the type's route function must be plain.
+    def pick_now(self, server_type: str, request: Request) -> str:
+        """Return the id of the server of a type that a request goes to; its route function must be plain.
 
-        The own server serves its own type. A bound user keeps its server while that is down; the unbound go to those
-        that are up. Raises Unavailable when the type has no server, and what the route function raises.
+        A bound user keeps its server while that is down; the unbound go to those that are up. Raises Unavailable when
+        the type has no server, and what the route function raises.
         """
-        if server_type == self.server.type:
-            return self.id
-        ids = self.members.ids(server_type)
+        ids = self._ids(server_type)
         pick = self.app.route_functions.get(server_type)
-        if not ids:
-            raise Unavailable(f"there is no {server_type} server")
         if pick is not None:
-            return self._checked(server_type, pick(request(), ids), ids)
-        if uid is not None:
-            return rendezvous(uid, ids)
-        return rendezvous(str(session_id), tuple(filter(self.links.up, ids)) or ids)
+            return self._checked(server_type, pick(request, ids), ids)
+        session = request.session
+        if session.uid is not None:
+            return rendezvous(session.uid, ids)
+        return rendezvous(str(session.id), tuple(filter(self.links.up, ids)) or ids)
 
-    async def pick_for(self, server_type: str, uid: str | None, session_id: int, request: Callable[[], Request]) -> str:
+    async def pick_for(self, server_type: str, request: Request) -> str:
         """Return what ``pick_now`` does, for route functions of either kind."""
         pick = self.app.route_functions.get(server_type)
-        if pick is None or server_type == self.server.type or not inspect.iscoroutinefunction(pick):
-            return self.pick_now(server_type, uid, session_id, request)
+        if pick is None or not inspect.iscoroutinefunction(pick):
+            return self.pick_now(server_type, request)
+        ids = self._ids(server_type)
+        return self._checked(server_type, await pick(request, ids), ids)
+
+    def _ids(self, server_type: str) -> tuple[str, ...]:
         ids = self.members.ids(server_type)
         if not ids:
             raise Unavailable(f"there is no {server_type} server")
-        return self._checked(server_type, await pick(request(), ids), ids)
+        return ids
 
     def _checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
         if server_id not in ids:
@@ -272,11 +273,8 @@ class Node:
     async def pick(self, server_type: str, key: Session | str, route: str, packed: bytes) -> str:
         """Return the server that a session or key belongs to; see Rpc.by."""
         if isinstance(key, Session):
-            return await self.pick_for(server_type, key.uid, key.id, lambda: Request(route, key, packed))
-        ids = self.members.ids(server_type)
-        if not ids:
-            raise Unavailable(f"there is no {server_type} server")
-        return rendezvous(key, ids)
+            return await self.pick_for(server_type, Request(route, key, packed))
+        return rendezvous(key, self._ids(server_type))
 
     async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
         """Run a packed call on a server; returns the packed result."""
