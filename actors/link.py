@@ -11,9 +11,8 @@ hello is tried with growing pauses until the peer answers, or greets by itself.
 
 import asyncio
 import contextlib
-import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from enum import Enum
 from typing import Any, Protocol
 
@@ -32,6 +31,11 @@ RESPONSIVE = 5.0
 """Seconds after which a call that is not back marks the peer unresponsive."""
 GAP = 1.0
 """Seconds after which a carrier that is missing is held for lost."""
+QUIET = 5.0
+"""Seconds after which a link that carried nothing makes an empty call: so that two sides which, after a loss, do not
+mean the same beginning find out before a request does, and a peer that hangs is known before it is needed."""
+STOPPED = "it stopped"
+"""The reason of a link's end that is none to worry about."""
 RETRY = (0.1, 2.0)
 """Seconds between hellos while a link is down: the first pause, doubled up to the last."""
 
@@ -62,35 +66,39 @@ class Link:
     """The way to one peer; see the module. All of it runs on the server's loop.
 
     ``apply(link, entry)`` is handed every entry of the peer, in order; ``lost(peer)`` is told whenever what was under
-    way is gone.
+    way is gone. ``tokens`` and ``ids`` (of requests) are the server's, shared by its links: an id never comes again, so
+    an answer that comes after a new beginning finds nobody.
     """
 
     def __init__(
         self,
         own: str,
         peer: str,
-        incarnation: int,
         way: Way,
         *,
+        tokens: Iterator[int],
+        ids: Iterator[int],
         apply: Callable[[LinkInterface, Entry], None],
         lost: Callable[[str], None],
     ) -> None:
         self.peer = peer
         self.state = LinkState.CONNECTING
         self.unresponsive = False
-        self.stream = Stream(own, incarnation)
+        self.stream = Stream(own, tokens)
         self.calls = 0
         self._own = own
         self._way = way
         self._apply = apply
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        # Ids never repeat in a peer's life: an answer that comes after a new beginning finds nobody.
-        self._ids = itertools.count((incarnation << 32) + 1)
+        self._ids = ids
         self._pending: dict[int, tuple[Done, float]] = {}
         self._calling = 0  # the token under which a call is in flight
         self._serving = 0
         self._woken = False
+        self._watching = False
+        self._last_call = 0.0
+        self._greeter: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -100,6 +108,11 @@ class Link:
     def up(self) -> bool:
         """Whether a request would be taken."""
         return self.state is not LinkState.DOWN and not self.unresponsive
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are not answered yet."""
+        return len(self._pending)
 
     def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
         """Queue an entry that wants no answer. Raises Unavailable when the link is down or its queue is full."""
@@ -126,7 +139,7 @@ class Link:
 
     def connect(self) -> None:
         """Say hello, now and again until the peer answers. Called once."""
-        self._run(self._greet(), name="greet")
+        self._greet_if_down()
 
     async def serve(self, carrier: Carrier) -> bytes:
         """Take a call of the peer; returns the carrier that goes back, empty when the call was of an earlier beginning.
@@ -135,27 +148,38 @@ class Link:
         """
         if not self._receive(carrier):
             return b""
+        token = self.stream.token
         self._serving += 1
-        await asyncio.sleep(0)
-        self._serving -= 1
-        back = self.stream.take()
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._serving -= 1
+        # What belongs to a later beginning must not go back with a call of an earlier one.
+        back = self.stream.take() if token == self.stream.token else b""
         self._wake()
         return back
 
     def check(self, now: float) -> None:
-        """Fail what is past its deadline, and begin anew when a carrier stays missing. ``now`` as the loop's time."""
+        """Fail what is past its deadline, begin anew when a carrier stays missing, and break a long quiet.
+
+        ``now`` is the loop's time.
+        """
         overdue = [request_id for request_id, (_, deadline) in self._pending.items() if deadline <= now]
         for request_id in overdue:
             self._settle(request_id, 504, b"timed out")
         if self.stream.gap_since is not None and now - self.stream.gap_since > GAP:
             self._go_down("a carrier was lost")
+        elif self._idle and now - self._last_call > QUIET:
+            self._run(self._carry())
 
     async def close(self) -> None:
         """End the link: what is in flight fails, nothing is tried again."""
         self._closed = True
-        for task in self._tasks:
+        self.state = LinkState.DOWN
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_pending()
 
     def describe(self) -> dict[str, Any]:
@@ -172,7 +196,7 @@ class Link:
 
     def _put(self, entry: Entry, size: int, *, vital: bool = False) -> None:
         try:
-            self.stream.put(entry, size, vital=vital)
+            self.stream.put(entry, vital=vital)
         except QueueFull as full:
             if full.vital:
                 # What cannot be refused cannot be carried either: the two sides would no longer agree.
@@ -200,6 +224,7 @@ class Link:
     async def _carry(self) -> None:
         """Make one call with what waits, or a hello, and take in what returns."""
         token = self._calling = self.stream.token
+        self._last_call = self._loop.time()
         self.calls += 1
         timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
         try:
@@ -216,6 +241,9 @@ class Link:
         self.unresponsive = False
         if not back or not self._receive(Carrier.unpack(back)):
             self._go_down(reason)
+        elif token != self.stream.token:
+            # The return made this side begin anew; the peer, who sent it in good faith, has to hear of that.
+            self._run(self._carry())
         self._wake()
 
     async def _greet(self) -> None:
@@ -241,7 +269,7 @@ class Link:
         if verdict is Verdict.STALE:
             return False
         if verdict is Verdict.NEW:
-            if self.stream.peer_token:
+            if self.stream.used:
                 self._begin_anew("it began anew")
             self.stream.adopt(carrier.token)
             self._came_up()
@@ -258,7 +286,14 @@ class Link:
     def _settle(self, request_id: int, code: int, payload: bytes) -> None:
         pending = self._pending.pop(request_id, None)
         if pending is not None:
-            pending[0](code, payload)
+            self._answered(pending[0], code, payload)
+
+    def _answered(self, done: Done, code: int, payload: bytes) -> None:
+        """Hand an answer over; whoever fails on it fails alone."""
+        try:
+            done(code, payload)
+        except Exception:
+            logger.exception("%s: an answer of %s could not be handed over", self._own, self.peer)
 
     # -- up and down
 
@@ -267,31 +302,42 @@ class Link:
             logger.info("%s: %s is back", self._own, self.peer)
         self.state = LinkState.UP
         self.unresponsive = False
-        self._run(self._watch(self.stream.token))
+        if not self._watching:
+            self._run(self._watch())
         self._wake()
 
-    async def _watch(self, token: int) -> None:
+    async def _watch(self) -> None:
         """Notice the peer's death at once, also when nothing is being carried."""
+        self._watching = True
         try:
-            await self._way.ended()
-        except CallFailed as error:
-            reason = str(error)
-        else:
-            reason = "it stopped"
-        if token == self.stream.token and not self._closed:
-            self._go_down(reason)
+            while self.stream.peer_token and not self._closed:
+                token, reason = self.stream.token, STOPPED
+                try:
+                    await self._way.ended()
+                except CallFailed as error:
+                    reason = str(error)
+                # Where the link began anew meanwhile it may be with a later life of the peer: watch that one.
+                if token == self.stream.token:
+                    self._go_down(reason)
+        finally:
+            self._watching = False
 
     def _go_down(self, reason: str) -> None:
         if self.state is LinkState.UP:
-            logger.warning("%s: the link to %s is down: %s", self._own, self.peer, reason)
+            level = logging.INFO if reason == STOPPED else logging.WARNING
+            logger.log(level, "%s: the link to %s is down: %s", self._own, self.peer, reason)
         if self.state is LinkState.DOWN:
             # A hello that failed may have been heard all the same: the next one goes under another token.
             self.stream.renew()
+        else:
+            self.state = LinkState.DOWN
+            self._begin_anew(reason)
+        self._greet_if_down()
+
+    def _greet_if_down(self) -> None:
+        if self._closed or self.stream.peer_token or (self._greeter is not None and not self._greeter.done()):
             return
-        self.state = LinkState.DOWN
-        self._begin_anew(reason)
-        if not self._closed and not self._greeting():
-            self._run(self._greet(), name="greet")
+        self._greeter = self._run(self._greet())
 
     def _begin_anew(self, reason: str) -> None:
         """Drop all that was under way: what is in flight is answered 503, and the logic is told."""
@@ -304,18 +350,17 @@ class Link:
         pending, self._pending = self._pending, {}
         message = f"{self.peer} is unavailable".encode()
         for done, _ in pending.values():
-            done(503, message)
+            self._answered(done, 503, message)
 
-    def _greeting(self) -> bool:
-        return any(task.get_name() == "greet" for task in self._tasks)
-
-    def _run(self, coroutine: Any, name: str | None = None) -> None:
-        task = self._loop.create_task(coroutine, name=name)
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
-            self._go_down("an error of its own")
+            # Not at once: what failed here may fail again.
+            self._loop.call_later(RETRY[1], self._go_down, "an error of its own")

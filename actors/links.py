@@ -1,7 +1,8 @@
 """All links of a server."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.link import Link, Way
@@ -28,7 +29,8 @@ class Links:
         self._connect = connect
         self._links: dict[str, Link] = {}
         self._own = ""
-        self._incarnation = 0
+        self._tokens: Iterator[int]
+        self._ids: Iterator[int]
         self._apply: Callable[[LinkInterface, Entry], None]
         self._lost: Callable[[str], None]
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +44,9 @@ class Links:
         lost: Callable[[str], None],
     ) -> None:
         """Take up conversations under an id and incarnation; ``apply`` and ``lost`` as for Link."""
-        self._own, self._incarnation, self._apply, self._lost = own, incarnation, apply, lost
+        self._own, self._apply, self._lost = own, apply, lost
+        self._tokens = itertools.count(incarnation << 24)
+        self._ids = itertools.count((incarnation << 32) + 1)
         self._timer = asyncio.get_running_loop().call_later(CHECK, self._check)
 
     def to(self, server_id: str) -> Link:
@@ -58,6 +62,11 @@ class Links:
         """Tell whether a request to a server would be taken now. One never spoken to is thought to be up."""
         link = self._links.get(server_id)
         return link.up if link is not None else server_id in self._members
+
+    def in_flight(self, server_id: str) -> int:
+        """Return how many requests to a server are not answered yet."""
+        link = self._links.get(server_id)
+        return link.in_flight if link is not None else 0
 
     def greet(self, server_ids: Iterable[str]) -> None:
         """Say hello to servers, so that what they knew of an earlier life of this one is ended."""
@@ -92,7 +101,15 @@ class Links:
         return [link.describe() for link in self._links.values()]
 
     def _made(self, peer: str) -> Link:
-        link = Link(self._own, peer, self._incarnation, self._connect(peer), apply=self._apply, lost=self._lost)
+        link = Link(
+            self._own,
+            peer,
+            self._connect(peer),
+            tokens=self._tokens,
+            ids=self._ids,
+            apply=self._apply,
+            lost=self._lost,
+        )
         self._links[peer] = link
         return link
 

@@ -1,6 +1,6 @@
 """One numbered stream each way between two servers: order, batches, bounds, and new beginnings. Pure.
 
-Each side gives its half a *token*, which grows with every beginning and starts with the server's incarnation. All
+Each side gives its half a *token*, which grows with every beginning and starts from the server's incarnation. All
 that passes between two servers travels in *carriers*: the arguments of one side's actor calls and the returns of the
 other's. A carrier holds the sender's token, the receiver's token as the sender knows it (0 while it does not: a hello),
 a number, and a batch of entries. A call's return may overtake the next call, so carriers are applied strictly in the
@@ -11,6 +11,7 @@ sides take new tokens, and nothing of the old beginning is ever applied in the n
 """
 
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -26,8 +27,8 @@ QUEUE = 64 << 20
 """Bytes of entries that may wait for the peer."""
 RESERVE = 8 << 20
 """Bytes beyond ``QUEUE`` for answers and the state of sessions and channels, which cannot be refused."""
-OVERHEAD = 48
-"""Bytes counted for an entry beside its payload: its kind, ids and short texts."""
+_packer = msgpack.Packer(autoreset=True)
+_FIVE = _packer.pack_array_header(5)
 
 
 class QueueFull(Exception):
@@ -62,32 +63,42 @@ class Carrier(NamedTuple):
 
 
 class Stream:
-    """A server's half of its conversation with one peer. It does no I/O and knows no time but what it is told."""
+    """A server's half of its conversation with one peer. It does no I/O and knows no time but what it is told.
 
-    def __init__(self, own: str, incarnation: int, *, queue: int = QUEUE, reserve: int = RESERVE) -> None:
-        self.token = incarnation << 24
+    ``tokens`` gives the next token of this server; it is shared by all of the server's streams, so that none that is
+    made anew for a peer begins where an earlier one began.
+    """
+
+    def __init__(self, own: str, tokens: Iterator[int], *, queue: int = QUEUE, reserve: int = RESERVE) -> None:
+        self.token = next(tokens)
+        self._tokens = tokens
         self.peer_token = 0
         self.queued = 0
         """Bytes of entries that wait."""
         self.gap_since: float | None = None
         """When the first carrier came whose predecessor is missing; None while none is."""
-        self._own = own
+        self._own = msgpack.packb(own)
         self._queue = queue
         self._reserve = reserve
-        self._waiting: deque[tuple[int, Entry]] = deque()
+        self._waiting: deque[bytes] = deque()
         self._sent = 0
         self._applied = 0
         self._early: dict[int, list[list[object]]] = {}
 
     # -- out
 
-    def put(self, entry: Entry, size: int, *, vital: bool = False) -> None:
-        """Queue an entry of about ``size`` payload bytes. Raises QueueFull."""
-        cost = size + OVERHEAD
-        if self.queued + cost > self._queue + (self._reserve if vital else 0) and (vital or self.queued):
+    def put(self, entry: Entry, *, vital: bool = False) -> None:
+        """Queue an entry. Raises QueueFull, and TypeError for an entry that msgpack cannot pack."""
+        try:
+            packed = _packer.pack(entry)
+        except (TypeError, ValueError, OverflowError) as error:
+            _packer.reset()
+            raise TypeError(f"{entry!r:.200} cannot travel between servers: {error}") from error
+        room = self._queue + (self._reserve if vital else 0)
+        if self.queued + len(packed) > room and (vital or self.queued):
             raise QueueFull(vital=vital)
-        self.queued += cost
-        self._waiting.append((cost, entry))
+        self.queued += len(packed)
+        self._waiting.append(packed)
 
     @property
     def waiting(self) -> int:
@@ -99,19 +110,18 @@ class Stream:
 
         While the peer's token is not known it is a hello, which carries none.
         """
-        entries: list[Entry] = []
+        entries: list[bytes] = []
         if self.peer_token:
-            waiting, room = self._waiting, BATCH
-            while waiting and (waiting[0][0] <= room or not entries):
-                cost, entry = waiting.popleft()
-                room -= cost
-                entries.append(entry)
-            self.queued -= BATCH - room
+            waiting, size = self._waiting, 0
+            while waiting and (not entries or size + len(waiting[0]) <= BATCH):
+                size += len(waiting[0])
+                entries.append(waiting.popleft())
+            self.queued -= size
         if entries:
             self._sent += 1
         number = self._sent if entries else 0
-        packed: bytes = msgpack.packb((self._own, self.token, self.peer_token, number, entries))
-        return packed
+        head = (_FIVE, self._own, *map(_packer.pack, (self.token, self.peer_token, number)))
+        return b"".join((*head, _packer.pack_array_header(len(entries)), *entries))
 
     # -- in
 
@@ -148,9 +158,14 @@ class Stream:
 
     # -- a new beginning
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was carried in this beginning; while nothing was, a peer that begins anew can be joined."""
+        return bool(self._sent or self._applied or self._early)
+
     def renew(self) -> None:
         """Begin anew under the next token, the peer unknown; what waited and what came early is dropped."""
-        self.token += 1
+        self.token = next(self._tokens)
         self.peer_token = 0
         self.queued = 0
         self.gap_since = None

@@ -1,6 +1,7 @@
 """Links between servers in one process, over a carrier that delays, overtakes and loses as Ray's calls can."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -311,13 +312,13 @@ def test_a_full_queue_answers_busy_and_a_full_reserve_begins_anew(monkeypatch: p
         in_flight = asyncio.create_task(one.ask("b", ECHO, 2))
         await asyncio.sleep(0.1)
         link = one.links.to("b")
-        link.send(NOTE, (0,), 60 << 20)
+        link.send(NOTE, (b"x" * (60 << 20),), 0)
         with pytest.raises(Unavailable, match="b is busy"):
-            link.send(NOTE, (1,), 5 << 20)
+            link.send(NOTE, (b"x" * (5 << 20),), 0)
         assert one.lost == []
-        link.send(NOTE, (2,), 5 << 20, vital=True)
+        link.send(NOTE, (b"x" * (5 << 20),), 0, vital=True)
         with pytest.raises(Unavailable, match="b is busy"):
-            link.send(NOTE, (3,), 8 << 20, vital=True)
+            link.send(NOTE, (b"x" * (8 << 20),), 0, vital=True)
         assert one.lost == ["b"]
         assert (await in_flight)[0] == 503
 
@@ -345,3 +346,88 @@ def test_nothing_is_left_running_after_close() -> None:
 
     assert run(scenario()) == 1
     assert link_module.RESPONSIVE == 5.0
+
+
+def test_an_answer_that_nobody_can_take_harms_no_other() -> None:
+    async def scenario() -> None:
+        network = Network(lambda: 0.01)
+        one, _ = await two(network)
+        await one.ask("b", ECHO, 0)
+
+        def fails(code: int, payload: bytes) -> None:
+            raise RuntimeError("cannot take it")
+
+        def give_both() -> asyncio.Task[tuple[int, bytes]]:
+            one.links.to("b").request(SLOW, (0.1,), 0, 30, fails)
+            return asyncio.create_task(one.ask("b", SLOW, 0.1))
+
+        assert await give_both() == (0, b"slow")
+        other = give_both()
+        await asyncio.sleep(0.02)
+        network.kill("b")
+        assert await other == (503, b"b is unavailable")
+        assert one.lost == ["b"]
+
+    run(scenario())
+
+
+def test_beginning_anew_again_and_again_leaves_no_task_behind() -> None:
+    async def scenario() -> int:
+        network = Network()
+        one, _ = await two(network)
+        await one.ask("b", ECHO, 0)
+        tasks = len(asyncio.all_tasks())
+        for _ in range(20):
+            network.lose_next = 1
+            await one.ask("b", ECHO, 1)
+            await asyncio.sleep(5)
+            assert await one.ask("b", ECHO, 2) == (0, b"echo 2")
+        return len(asyncio.all_tasks()) - tasks
+
+    assert run(scenario()) <= 0
+
+
+def test_a_closed_link_takes_nothing_more() -> None:
+    async def scenario() -> None:
+        network = Network()
+        one, _ = await two(network)
+        await one.ask("b", ECHO, 0)
+        link = one.links.to("b")
+        await link.close()
+        calls = link.calls
+        with pytest.raises(Unavailable):
+            link.request(ECHO, (1,), 0, 30, lambda code, payload: None)
+        link.answer(1, 0, b"late")
+        await asyncio.sleep(10)
+        assert link.calls == calls
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_links_heal_whatever_is_lost_and_late(seed: int) -> None:
+    """Hellos, calls and returns are delayed and lost at random; when that ends both sides agree soon."""
+
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        network = Network(lambda: chance.choice([0.001, 0.01, 0.5, 3.0]))
+        one, other = await two(network)
+        one.links.greet(["b"])
+        other.links.greet(["a"])
+        for _ in range(20):
+            network.lose_next = chance.choice([0, 0, 1])
+            for peer, name in ((one, "b"), (other, "a")):
+                with contextlib.suppress(Unavailable):
+                    peer.links.to(name).request(ECHO, (1,), 0, 10, lambda code, payload: None)
+            await asyncio.sleep(chance.uniform(0, 2))
+        network.lose_next = 0
+        network.delay = lambda: 0.001
+        await asyncio.sleep(30)
+        one.lost.clear()
+        other.lost.clear()
+        for number in range(5):
+            answers = await asyncio.gather(one.ask("b", ECHO, number), other.ask("a", ECHO, number))
+            assert [code for code, _ in answers] == [0, 0]
+        assert one.lost == other.lost == []
+
+    run(scenario())
