@@ -6,7 +6,7 @@ from ray.exceptions import RayError
 
 from actors.link import CallFailed, Way
 
-__all__ = ["Handles"]
+__all__ = ["Handles", "one_line"]
 
 
 class Handles:
@@ -42,17 +42,17 @@ class _RayWay:
         try:
             back: bytes = await self._handles.get(self._peer).carry.remote(carrier)
         except RayError as error:
-            raise CallFailed(_short(error)) from error
+            raise CallFailed(one_line(error)) from error
         return back
 
     async def ended(self) -> None:
         try:
             await self._handles.get(self._peer).ended.remote()
         except RayError as error:
-            raise CallFailed(_short(error)) from error
+            raise CallFailed(one_line(error)) from error
 
 
-def _short(error: RayError) -> str:
-    """Return the first line of a Ray error; the rest is an essay."""
+def one_line(error: BaseException) -> str:
+    """Return an error's class and the first line of what it says; the rest of what Ray says is an essay."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

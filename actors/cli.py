@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 
 from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
 from actors.config import ConfigError, Game, load_game
@@ -30,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--name", help="the game's name on the cluster; the file's folder by default")
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     options = parser.parse_args(arguments)
+    results = sys.stdout
     try:
-        return _run(options)
+        # What a game or Ray prints goes to standard error: the results alone are on standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            return _run(options, results)
     except (ConfigError, AppError, ClusterError) as error:
         print("\n".join(f"pummelo: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 1
@@ -39,37 +42,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, results: TextIO) -> int:
     game = load_game(options.file, options.set, name=options.name, log_level=options.log_level)
     _check_app(game, options.file)
     if options.address is None:
         _check_ports(game)
-    with ray_cluster(options.address, game.namespace, dashboard=options.dashboard) as dashboard:
-        asyncio.run(_serve(game, dashboard if options.dashboard else ""))
+    cluster = ray_cluster(options.address, game.namespace, dashboard=options.dashboard)
+    with _Interrupted() as interrupted, cluster as dashboard:
+        asyncio.run(_serve(game, interrupted, dashboard if options.dashboard else "", results))
     return 0
 
 
-async def _serve(game: Game, dashboard: str) -> None:
-    # After ray.init, which has signal handlers of its own: a signal ends the servers first, then Ray.
-    interrupted = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted.set)
+class _Interrupted:
+    """Notes SIGINT and SIGTERM instead of dying of them; the second one of a kind is as deadly as ever.
+
+    While Ray starts, dying would leave processes of it behind. Ray installs handlers of its own, so once it has started
+    ``watch`` has to be called.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._event: asyncio.Event | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def watch(self) -> asyncio.Event:
+        """Return the event that a signal sets, on the running loop; set already if one came before."""
+        event = self._event = asyncio.Event()
+        if self.noted:
+            event.set()
+        for number in self._before:
+            asyncio.get_running_loop().add_signal_handler(number, self._note, number)
+        return event
+
+    def _note(self, number: int, *_: object) -> None:
+        self.noted = True
+        if self._event is not None:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            self._event.set()
+
+
+async def _serve(game: Game, interrupted: _Interrupted, dashboard: str, results: TextIO) -> None:
+    event = interrupted.watch()
+    if event.is_set():
+        return
     running = launch(game)
     try:
-        await _until(interrupted, _announce(running, dashboard))
-        await interrupted.wait()
+        await _until(event, _announce(running, dashboard, results))
+        await event.wait()
     finally:
         await running.stop()
 
 
-async def _announce(running: RunningGame, dashboard: str) -> None:
+async def _announce(running: RunningGame, dashboard: str, results: TextIO) -> None:
     for member in await running.start():
         if member.frontend:
-            print(f"serving {member.id} {member.url}", flush=True)
+            print(f"serving {member.id} {member.url}", file=results, flush=True)
     if dashboard:
-        print(f"dashboard {dashboard}", flush=True)
-    print("ready", flush=True)
+        print(f"dashboard {dashboard}", file=results, flush=True)
+    print("ready", file=results, flush=True)
 
 
 async def _until(interrupted: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -107,8 +145,10 @@ def _check_ports(game: Game) -> None:
         if not spec.port:
             continue
         family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kind = socket.SOCK_DGRAM if spec.transport == "udp" else socket.SOCK_STREAM
+        with socket.socket(family, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((spec.host, spec.port))
             except OSError as error:

@@ -1,19 +1,30 @@
 """Ray, from the outside: the cluster that a game runs on, its own or a given one, and the game on it."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from actors.config import Game
+from handlers.members import Member
 
 __all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE = 100 << 20
 """Bytes of the embedded Ray's object store: the game does not use it."""
 PROBE = 2.0
 """Seconds for a given address to take a connection."""
+HEALTH = 4.0
+"""Seconds for Ray to answer at a given address; the time to import Ray included."""
+STOP = 40.0
+"""Seconds for the master to stop the servers."""
 
 
 class ClusterError(Exception):
@@ -28,6 +39,7 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False)
     """
     if address is not None:
         _probe(address)
+        _check_health(address)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
@@ -40,8 +52,10 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False)
         options["address"] = address
     try:
         context = ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:
+        where = "Ray did not start" if address is None else f"no Ray cluster at {address}"
+        ray.shutdown()
+        raise ClusterError(f"{where}: {' '.join(str(error).split())}") from error
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
@@ -51,31 +65,36 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False)
 class RunningGame:
     """A game that was launched: its master, and how to end it."""
 
-    def __init__(self, master: Any) -> None:
+    def __init__(self, game: Game, master: Any) -> None:
+        self._game = game
         self._master = master
 
-    async def start(self) -> list[Any]:
-        """Start the servers; returns them as members. Raises ClusterError with a line for each that cannot start."""
+    async def start(self) -> list[Member]:
+        """Start the servers; returns them. Raises ClusterError with a line for each that cannot start."""
         import ray  # noqa: PLC0415
 
         try:
-            members: list[Any] = await self._master.launch.remote()
+            members: list[Member] = await self._master.launch.remote()
         except ray.exceptions.RayTaskError as error:
             raise ClusterError(str(error.cause)) from error
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"the master died: {error}") from error
+            raise ClusterError("the master died while it started the servers") from error
         return members
 
     async def stop(self) -> None:
-        """End the servers and the master."""
+        """End the servers and the master; by force where the master cannot do it within 40 seconds."""
         import ray  # noqa: PLC0415
 
         try:
-            await self._master.stop.remote()
-        except ray.exceptions.RayError as error:
-            raise ClusterError(f"the master died while it stopped the servers: {error}") from error
+            await asyncio.wait_for(self._master.stop.remote(), STOP)
+        except (ray.exceptions.RayError, TimeoutError):
+            logger.exception("the master could not stop the servers; they are ended by force")
         finally:
             ray.kill(self._master, no_restart=True)
+            for spec in self._game.servers:
+                # Those that the master ended have no name any more.
+                with contextlib.suppress(ValueError):
+                    ray.kill(ray.get_actor(spec.id, self._game.namespace), no_restart=True)
 
 
 def launch(game: Game) -> RunningGame:
@@ -88,7 +107,7 @@ def launch(game: Game) -> RunningGame:
         master = ray.remote(Master).options(**actor_options(MASTER, game.namespace, 0.01)).remote(game)
     except ValueError as error:
         raise ClusterError(f"the game {game.name!r} runs already on this cluster") from error
-    return RunningGame(master)
+    return RunningGame(game, master)
 
 
 def _probe(address: str) -> None:
@@ -102,3 +121,19 @@ def _probe(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), PROBE).close()
     except OSError as error:
         raise ClusterError(f"no Ray cluster at {address}: {error.strerror or error}") from error
+
+
+def _check_health(address: str) -> None:
+    """Raise ClusterError unless what answers there is a Ray head, in a process that can be ended when it waits.
+
+    ``ray.init`` would wait for minutes on any other server that takes connections.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    if address != "auto":
+        command += ["--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=HEALTH, check=False)
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"no Ray cluster at {address}: what answers there is not Ray") from None
+    if done.returncode != 0:
+        raise ClusterError(f"no Ray cluster at {address}")

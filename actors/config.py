@@ -1,21 +1,30 @@
 """``servers.yaml``: which servers a game has. Read and checked whole before anything starts. Pure but for the file."""
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
-from gateway import Limits
+from gateway import Limits, Networks, server_context
 from handlers.settings import Settings
 
-__all__ = ["ConfigError", "Game", "ServerSpec", "load_game"]
+__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game"]
 
 RESERVED = ("actors", "gateway", "handlers")
+
+
+class TlsFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a certificate and its key are: PEM files, their paths relative to servers.yaml until it is read."""
+
+    certificate: str
+    key: str
+
 
 # Keys of a server type, each with the type of its value. Those of the listener are for frontends only.
 COMMON: dict[str, Any] = {
@@ -24,6 +33,7 @@ COMMON: dict[str, Any] = {
     "num_cpus": float,
     "settings": dict[str, Any],
     "waiting": int,
+    "weight": int | list[int],
 }
 LISTENER: dict[str, Any] = {
     "port": int,
@@ -31,10 +41,15 @@ LISTENER: dict[str, Any] = {
     "advertise": str,
     "web": str,
     "origins": list[str],
+    "transport": Literal["tcp", "udp"],
+    "tls": TlsFiles,
+    "trusted_proxies": list[str],
+    "deny": list[str],
     "dictionary": bool,
     "single_session": bool,
     "push_interval": float,
     "forward_timeout": float,
+    "rate": float,
     "heartbeat": float | None,
     "handshake_timeout": float,
     "message_size": int,
@@ -42,7 +57,9 @@ LISTENER: dict[str, Any] = {
     "connections": int,
 }
 LIMITS = ("heartbeat", "handshake_timeout", "message_size", "outgoing", "connections")
-SETTINGS = ("waiting", "single_session", "push_interval", "forward_timeout")
+NOT_OVER_UDP = ("dictionary", "origins", "tls", "trusted_proxies", "web")
+"""A dictionary makes answers that are larger than strangers may be sent, see gateway/datagram.py."""
+SETTINGS = ("waiting", "single_session", "push_interval", "forward_timeout", "rate")
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
 
 
@@ -66,11 +83,21 @@ class ServerSpec:
     port: int = 0
     web: Path | None = None
     origins: tuple[str, ...] | None = None
+    transport: str = "tcp"
+    tls: TlsFiles | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
     dictionary: bool = False
     num_cpus: float = 0.01
+    weight: int = 1
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     game_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> str:
+        """What the URL of a frontend begins with."""
+        return "udp" if self.transport == "udp" else "wss" if self.tls else "ws"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +147,11 @@ class _Reader:
 
     def document(self) -> dict[str, Any]:
         try:
-            document = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+            document = _parsed(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError([f"{self.path}: {error.strerror}"]) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError([f"{self.path}: not YAML: {' '.join(str(error).split())}"]) from None
+        except ValueError as error:
+            raise ConfigError([f"{self.path}: not YAML: {error}"]) from None
         if not isinstance(document, dict):
             raise ConfigError([f"{self.path}: a mapping with app and servers is expected"])
         return document
@@ -136,13 +163,20 @@ class _Reader:
             servers = document.get("servers")
             if not (equals and dot and server_type and key):
                 self.mistakes.append(f"--set {change}: expected type.field=value")
-            elif not isinstance(servers, dict) or not isinstance(servers.get(server_type), dict):
+            elif not isinstance(servers, dict) or not isinstance(servers.get(server_type, ""), dict | None):
                 self.mistakes.append(f"--set {change}: {self.path} has no server type {server_type!r}")
             else:
-                servers[server_type][key] = yaml.safe_load(text)
+                try:
+                    servers[server_type] = (servers[server_type] or {}) | {key: _parsed(text)}
+                except ValueError as error:
+                    self.mistakes.append(f"--set {change}: not YAML: {error}")
 
     def game(self, document: dict[str, Any], name: str | None) -> Game | None:
-        document = self.substituted(document, "")
+        try:
+            document = self.substituted(document, "")
+        except RecursionError:
+            self.wrong("", "an anchor holds itself")
+            return None
         for key in document.keys() - {"app", "name", "servers"}:
             self.wrong(str(key), "there is no such field; there are app, name and servers")
         app = document.get("app")
@@ -180,10 +214,38 @@ class _Reader:
         values = {key: value for key, value in values.items() if value is not _WRONG}
         if values.get("heartbeat") == 0:
             values["heartbeat"] = None
+        self.check_edge(where, values, folder)
         web = values.pop("web", None)
-        if web is not None and not (folder / web).is_dir():
-            self.wrong(f"{where}.web", f"there is no folder {web!r} beside the file")
+        if web is not None and not self.is_below(folder, web):
+            self.wrong(f"{where}.web", "a folder below the file's is expected")
         return self.specs(where, server_type, values, None if web is None else folder / web)
+
+    def check_edge(self, where: str, values: dict[str, Any], folder: Path) -> None:
+        """Check what clients reach a frontend through, and make its paths absolute."""
+        if values.get("transport") == "udp":
+            for key in NOT_OVER_UDP:
+                if values.get(key):
+                    self.wrong(f"{where}.{key}", "there is none with transport: udp")
+        for key in ("trusted_proxies", "deny"):
+            values[key] = tuple(values.get(key, ()))
+            try:
+                Networks(values[key])
+            except ValueError as error:
+                self.wrong(f"{where}.{key}", str(error))
+        if "tls" in values:
+            files = values["tls"]
+            certificate, key = folder / files.certificate, folder / files.key
+            values["tls"] = TlsFiles(str(certificate), str(key))
+            try:
+                server_context(certificate, key)
+            except ValueError as error:
+                self.wrong(f"{where}.tls", str(error))
+
+    @staticmethod
+    def is_below(folder: Path, name: str) -> bool:
+        """Tell whether a name is that of a folder below; the game's own one, code and all, is not for clients."""
+        place = (folder / name).resolve()
+        return place.is_dir() and folder.resolve() in place.parents
 
     def value(self, where: str, value: Any, known: dict[str, Any], key: str) -> Any:
         if key not in known:
@@ -191,7 +253,8 @@ class _Reader:
             self.wrong(where, f"there is no such field here{only}")
             return _WRONG
         try:
-            return msgspec.convert(value, known[key])
+            # "8080" from the environment is a port as well as 8080 in the file.
+            return msgspec.convert(_plain(value), known[key], strict=not isinstance(value, _FromEnvironment))
         except msgspec.ValidationError as error:
             self.wrong(where, str(error))
             return _WRONG
@@ -199,16 +262,24 @@ class _Reader:
     def specs(self, where: str, server_type: str, values: dict[str, Any], web: Path | None) -> list[ServerSpec]:
         count, port = values.pop("count", 1), values.pop("port", 0)
         if not 1 <= count <= 1000:
-            self.wrong(f"{where}.count", f"1 to 1000 servers, not {count}")
+            self.wrong(f"{where}.count", "1 to 1000 servers")
             return []
         if not 0 <= port <= 65536 - count:
-            self.wrong(f"{where}.port", f"0 to 65535 for every server, not {port} and up")
+            self.wrong(f"{where}.port", "0 to 65535, for the last server too")
+            return []
+        if not 0 <= values.get("num_cpus", 0) < math.inf:
+            self.wrong(f"{where}.num_cpus", "a number that is not negative is expected")
             return []
         try:
             limits = Limits(**{key: values.pop(key) for key in LIMITS if key in values})
             settings = Settings(**{key: values.pop(key) for key in SETTINGS if key in values})
         except ValueError as error:
             self.wrong(where, str(error))
+            return []
+        weight = values.pop("weight", 1)
+        weights = weight if isinstance(weight, list) else [weight] * count
+        if len(weights) != count or min(weights) < 1:
+            self.wrong(f"{where}.weight", f"a number of at least 1 is expected, or a list of {count} of them")
             return []
         game_settings = values.pop("settings", {})
         origins = values.pop("origins", None)
@@ -222,19 +293,21 @@ class _Reader:
                 limits=limits,
                 settings=settings,
                 game_settings=game_settings,
+                weight=weights[number - 1],
                 **values,
             )
             for number in range(1, count + 1)
         ]
 
     def check_ports(self, specs: list[ServerSpec]) -> None:
-        taken: dict[tuple[str, int], str] = {}
+        taken: dict[tuple[str, str, int], str] = {}
         ids: set[str] = set()
         for spec in specs:
             if spec.id in ids:
                 self.wrong(f"servers.{spec.type}", f"two servers would be called {spec.id}")
             ids.add(spec.id)
-            if spec.port and (other := taken.setdefault((spec.host, spec.port), spec.id)) != spec.id:
+            place = (spec.transport, spec.host, spec.port)
+            if spec.port and (other := taken.setdefault(place, spec.id)) != spec.id:
                 self.wrong(f"servers.{spec.type}.port", f"{spec.id} and {other} would both listen on {spec.port}")
 
     def substituted(self, value: Any, where: str) -> Any:
@@ -248,9 +321,26 @@ class _Reader:
         for variable in _VARIABLE.findall(value):
             if variable not in os.environ:
                 self.wrong(where, f"the environment has no {variable!r}")
-        text = _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
-        # A variable that is the whole value may be a number or a truth value, as if it stood in the file.
-        return yaml.safe_load(text) if _VARIABLE.fullmatch(value) else text
+        return _FromEnvironment(_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value))
+
+
+class _FromEnvironment(str):
+    """Text of which a part comes from the environment: it may stand for a number, and is never told."""
+
+    __slots__ = ()
+
+
+def _parsed(text: str) -> Any:
+    """Return what YAML text says. Raises ValueError in one line."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as msgspec knows it."""
+    return str(value) if isinstance(value, _FromEnvironment) else value
 
 
 _WRONG = object()

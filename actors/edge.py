@@ -1,10 +1,11 @@
 """Where the gateway meets the logic: a listener's clients become the frontend's sessions."""
 
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any
 
 from actors.config import ServerSpec
-from gateway import Client, Frame, HandshakeReply, HandshakeRequest, Listener, Message, RouteDictionary
+from gateway import Client, Frame, HandshakeReply, HandshakeRequest, Listener, Message, RouteDictionary, server_context
 from handlers import App, Handshake, Refused
 from handlers.frontend import Frontend
 
@@ -23,6 +24,10 @@ class ClientEdge:
             web=spec.web,
             name=spec.id,
             origins=spec.origins,
+            tls=server_context(Path(spec.tls.certificate), Path(spec.tls.key)) if spec.tls else None,
+            trusted_proxies=spec.trusted_proxies,
+            denied=spec.deny,
+            udp=spec.transport == "udp",
         )
         self.frontend: Frontend
         self._id = spec.id

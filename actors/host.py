@@ -34,8 +34,8 @@ class MasterPort(Protocol):
     async def register(self, server_id: str) -> Registration:
         """Begin a life."""
 
-    async def booted(self, member: Member) -> None:
-        """Tell that the server can be spoken to."""
+    async def booted(self, member: Member) -> bool:
+        """Tell that the server can be spoken to; returns whether the game is open, so that it opens too."""
 
     async def failed(self, server_id: str, reason: str) -> None:
         """Tell that a boot failed; another follows."""
@@ -67,6 +67,7 @@ class Host:
         self._node: Node | None = None
         self._edge: ClientEdge | None = None
         self._member: Member | None = None
+        self._open = False
         self._stopped = asyncio.Event()
         self._boot_task: asyncio.Task[None] | None = None
 
@@ -77,17 +78,31 @@ class Host:
         self._boot_task = asyncio.get_running_loop().create_task(self._booted())
 
     async def open(self) -> None:
-        """Greet the other servers and let clients in. Raises OSError when the port was taken in the meantime."""
+        """Greet the other servers and let clients in; does nothing before the boot, or when it is open.
+
+        Raises OSError when the port was taken in the meantime.
+        """
+        if self._member is None or self._open:
+            return
+        self._open = True
         self._links.greet(member.id for member in self._members)
         if self._edge is not None:
             await self._edge.listener.open()
+        if self._node is not None:
+            self._node.life.all_started()
         logger.info("%s: serving%s", self.spec.id, f" {self._member.url}" if self._member and self._edge else "")
 
+    async def before_stop(self) -> None:
+        """Run the before-stop hooks, while this server and the others still serve. ``stop`` does so by itself."""
+        if self._node is not None:
+            await self._node.life.before_stop()
+
     async def stop(self, reason: str = "server stopping") -> None:
-        """Kick the clients with a reason, let requests finish, run the stop hooks, end the links."""
+        """Run the before-stop hooks, kick the clients with a reason, let requests finish, run the stop hooks."""
         logger.info("%s: stopping", self.spec.id)
         if self._boot_task is not None:
             self._boot_task.cancel()
+        await self.before_stop()
         if self._edge is not None:
             await self._edge.listener.close(reason)
         if self._node is not None:
@@ -127,6 +142,7 @@ class Host:
             "url": self._member.url if self._member else "",
             "connections": len(self._edge.listener.clients) if self._edge else 0,
             "sessions": len(frontend.sessions) if frontend else 0,
+            "logged_in": frontend.sessions.logged_in if frontend else 0,
             "channels": self._node.server.channels.names() if self._node else [],
             "links": self._links.describe(),
         }
@@ -138,19 +154,25 @@ class Host:
         while True:
             try:
                 await self._boot()
-            except Exception as error:
-                reason = _line(error)
-                if isinstance(error, (AppError, _PortTaken)):
-                    logger.error("%s: %s", self.spec.id, reason)
-                else:
-                    logger.exception("%s: the boot failed", self.spec.id)
-                await self._undo()
-                await self._master.failed(self.spec.id, reason)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, another attempt follows
+                await self._boot_failed(error)
             else:
                 _spare_the_collector()
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
+
+    async def _boot_failed(self, error: BaseException) -> None:
+        reason = _line(error)
+        if isinstance(error, (AppError, _PortTaken)):
+            logger.error("%s: %s", self.spec.id, reason)
+        else:
+            logger.error("%s: the boot failed", self.spec.id, exc_info=error)
+        try:
+            await self._undo()
+            await self._master.failed(self.spec.id, reason)
+        except Exception:
+            logger.exception("%s: what the failed boot had begun could not be ended", self.spec.id)
 
     async def _boot(self) -> None:
         app = load_app(self._game.folder, self._game.app, self._game.server_types)
@@ -162,13 +184,15 @@ class Host:
             limits = dataclasses.replace(limits, connections=raise_open_file_limit(limits.connections))
             self._edge = ClientEdge(dataclasses.replace(self.spec, limits=limits), app)
             port = self._bound(registration.port)
-        self._member = member = Member(
+        member = Member(
             id=self.spec.id,
             type=self.spec.type,
             incarnation=registration.incarnation,
             frontend=self.spec.frontend,
+            scheme=self.spec.scheme,
             host=self._client_host() if self.spec.frontend else "",
             port=port,
+            weight=self.spec.weight,
         )
         self._node = node = Node(
             app,
@@ -181,10 +205,12 @@ class Host:
         )
         if self._edge is not None and node.frontend is not None:
             self._edge.frontend = node.frontend
+        await node.life.before_start()
         self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost)
         await node.start()
-        await self._master.booted(member)
-        if registration.serving:
+        # Only now is there a server for others, and for a restarted master.
+        self._member = member
+        if await self._master.booted(member):
             await self.open()
 
     def _bound(self, port: int) -> int:
@@ -202,6 +228,7 @@ class Host:
             await self._node.stop(0)
         await self._links.close()
         self._node = self._edge = self._member = None
+        self._open = False
         self._links = Links(self._members, self._connect)
 
     def _client_host(self) -> str:
@@ -225,6 +252,6 @@ class _PortTaken(Exception):
     """The listener's port cannot be had."""
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, (AppError, _PortTaken)) else f"{type(error).__name__}: {text}"

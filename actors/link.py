@@ -114,18 +114,18 @@ class Link:
         """How many requests are not answered yet."""
         return len(self._pending)
 
-    def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
+    def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry that wants no answer. Raises Unavailable when the link is down or its queue is full."""
         if self.state is LinkState.DOWN:
             raise Unavailable(f"{self.peer} is unavailable")
-        self._put((kind, 0, *fields), size, vital=vital)
+        self._put((kind, 0, *fields), vital=vital)
 
-    def request(self, kind: int, fields: Entry, size: int, limit: float, done: Done) -> None:
+    def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
         """Queue an entry and have ``done`` called once with its answer or an error's, within ``limit`` seconds."""
         if not self.up:
             raise Unavailable(f"{self.peer} is unavailable")
         request_id = next(self._ids)
-        self._put((kind, request_id, *fields), size)
+        self._put((kind, request_id, *fields))
         self._pending[request_id] = done, self._loop.time() + limit
 
     def answer(self, request_id: int, code: int, payload: bytes) -> None:
@@ -133,7 +133,7 @@ class Link:
         if self.state is not LinkState.DOWN:
             # When even the reserve is full the link begins anew, and the peer fails its requests by itself.
             with contextlib.suppress(Unavailable):
-                self._put((ANSWER, request_id, code, payload), len(payload), vital=True)
+                self._put((ANSWER, request_id, code, payload), vital=True)
 
     # -- life
 
@@ -194,7 +194,7 @@ class Link:
 
     # -- out
 
-    def _put(self, entry: Entry, size: int, *, vital: bool = False) -> None:
+    def _put(self, entry: Entry, *, vital: bool = False) -> None:
         try:
             self.stream.put(entry, vital=vital)
         except QueueFull as full:

@@ -1,7 +1,7 @@
 """What the master knows of its servers, and what it decides from it. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from actors.config import ServerSpec
 from handlers.members import Member
@@ -14,14 +14,10 @@ KEPT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a server is told when it begins a life: who it is, the port to take, and who else is there.
-
-    ``serving``: the game is open already; the server opens as soon as it can, instead of waiting to be told.
-    """
+    """What a server is told when it begins a life: its incarnation, the port to take, and who else is there."""
 
     incarnation: int
     port: int
-    serving: bool
     members: tuple[Member, ...]
 
 
@@ -29,6 +25,7 @@ class Registration:
 class _Record:
     spec: ServerSpec
     incarnation: int = 0
+    port: int = 0
     member: Member | None = None
     lost_at: float | None = None
 
@@ -54,11 +51,9 @@ class Membership:
         record = self._records[server_id]
         self._highest = max(self._highest + 1, int(self._clock()))
         record.incarnation = self._highest
-        known = record.member.port if record.member is not None else 0
         return Registration(
             incarnation=record.incarnation,
-            port=known or record.spec.port,
-            serving=self.serving,
+            port=record.port or record.spec.port,
             members=tuple(self.members()),
         )
 
@@ -69,14 +64,15 @@ class Membership:
             return False
         record.incarnation = member.incarnation
         record.member = member
+        record.port = member.port
         record.lost_at = None
         self._highest = max(self._highest, member.incarnation)
         return True
 
     def lost(self, server_id: str) -> None:
-        """Note that a server died; it keeps its place for a while."""
+        """Note that a server died; one that had booted keeps its place for a while."""
         record = self._records[server_id]
-        if record.lost_at is None:
+        if record.member is not None and record.lost_at is None:
             record.lost_at = self._clock()
 
     def expire(self) -> list[str]:
@@ -95,6 +91,10 @@ class Membership:
         """Return the servers that have a place, in the order of the game's file."""
         return [record.member for record in self._records.values() if record.member is not None]
 
+    def dead(self, server_id: str) -> bool:
+        """Tell whether a server booted once and is dead now."""
+        return self._records[server_id].lost_at is not None
+
     def missing(self) -> list[str]:
         """Return the ids of the servers that are not there, or dead."""
         return [
@@ -102,11 +102,3 @@ class Membership:
             for server_id, record in self._records.items()
             if record.member is None or record.lost_at is not None
         ]
-
-    def spec(self, server_id: str) -> ServerSpec:
-        """Return what the game's file says of a server, with the port it was last given."""
-        record = self._records[server_id]
-        return replace(record.spec, port=record.member.port) if record.member else record.spec
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._records)

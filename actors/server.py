@@ -25,6 +25,7 @@ class _Server:
         configure_logging(game.log_level)
         self._label = f"{spec.id} ({spec.type})"
         self._handles = Handles()
+        self._version = 0
         self._host = Host(
             spec,
             game,
@@ -38,14 +39,20 @@ class _Server:
         """Take a link's call; for other servers."""
         return await self._host.serve(carrier)
 
-    async def update(self, members: list[Member], handles: dict[str, Any]) -> None:
-        """Take over the table of servers; for the master."""
-        self._handles.replace(handles)
-        await self._host.update(members)
+    async def update(self, members: list[Member], handles: dict[str, Any], version: int) -> None:
+        """Take over the table of servers, unless a later one came first; for the master."""
+        if version > self._version:
+            self._version = version
+            self._handles.replace(handles)
+            await self._host.update(members)
 
     async def open(self) -> None:
         """Let clients in; for the master, once every server has booted."""
         await self._host.open()
+
+    async def before_stop(self) -> None:
+        """Run the before-stop hooks, while all still serve; for the master."""
+        await self._host.before_stop()
 
     async def stop(self) -> None:
         """End the server's work, not its process; for the master."""
@@ -87,8 +94,8 @@ class _RayMaster:
         self._handles.replace(handles)
         return registration  # type: ignore[no-any-return]
 
-    async def booted(self, member: Member) -> None:
-        await self._try("booted", member)
+    async def booted(self, member: Member) -> bool:
+        return bool(await self._try("booted", member))
 
     async def failed(self, server_id: str, reason: str) -> None:
         await self._try("failed", server_id, reason)
@@ -97,7 +104,7 @@ class _RayMaster:
         while True:
             try:
                 return await getattr(self._handle, method).remote(*arguments)
-            except ray.exceptions.ActorUnavailableError:
+            except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
 
 

@@ -1,5 +1,6 @@
 """The game that is measured: echoes on a frontend and on a backend, and rooms that are pushed to."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,13 @@ async def echo_here(msg: Body) -> dict[str, Any]:
 @app.handler("chat.chatHandler.echo")
 async def echo(msg: Body) -> dict[str, Any]:
     """Answer with the body, on a backend."""
+    return {"code": 200, "body": msg.body}
+
+
+@app.handler("chat.chatHandler.slow")
+async def slow(msg: Body) -> dict[str, Any]:
+    """Answer with the body after two seconds."""
+    await asyncio.sleep(2)
     return {"code": 200, "body": msg.body}
 
 

@@ -2,8 +2,8 @@
 
 A `Listener` owns a client port and hands what comes in to an `Acceptor`; a `Client` is one connection of it. Below
 them, without any I/O: `Connection` (states and heartbeats), handshakes, packages, messages, the route dictionary.
-Imports go one way, downwards in this list: listener, door, websocket, client, hub, connection, handshake, the codecs,
-errors.
+Imports go one way, downwards in this list: listener, the ports and the door, websocket, stream and datagram, client,
+hub, connection, handshake, the codecs, errors.
 """
 
 from gateway.acceptor import Acceptor
@@ -25,7 +25,9 @@ from gateway.message import (
     encode_request,
     encode_response,
 )
+from gateway.networks import Networks
 from gateway.package import PackageDecoder, PackageType, encode_package
+from gateway.tls import server_context
 
 __all__ = [
     "TRANSITIONS",
@@ -43,6 +45,7 @@ __all__ = [
     "Message",
     "MessageError",
     "MessageType",
+    "Networks",
     "PackageDecoder",
     "PackageType",
     "ProtocolError",
@@ -59,4 +62,5 @@ __all__ = [
     "encode_response",
     "parse_handshake",
     "raise_open_file_limit",
+    "server_context",
 ]

@@ -29,7 +29,7 @@ CRASH = "%s: acceptor.%s raised for %s:%s"
 
 
 class Wire(Protocol):
-    """A transport of packages. The WebSocket is one; a plain TCP stream would be another."""
+    """A transport of packages: a WebSocket, a plain TCP stream, a UDP peer."""
 
     def send_package(self, package: bytes) -> None:
         """Queue one package."""
@@ -38,7 +38,7 @@ class Wire(Protocol):
         """Queue one package that many clients get."""
 
     def close(self, code: int) -> None:
-        """Close in order, after all that was queued. `code` is a WebSocket close code."""
+        """Close in order, after all that was queued. `code` is a WebSocket close code, for those that have one."""
 
     def wake(self, deadline: float) -> None:
         """Look at the client's deadlines at this time, by calling `Client.tick`."""
@@ -47,8 +47,8 @@ class Wire(Protocol):
 class Client:
     """One connected client. Made by the gateway; its methods may be called at any time, on the loop.
 
-    `address` is the peer's host and port. `handshake` is what it said of itself, None before it has. `owner` is the
-    acceptor's to use, for its session.
+    `address` is its host and port, also behind trusted proxies; the port is 0 where they do not tell it. `handshake` is
+    what it said of itself, None before it has. `owner` is the acceptor's to use, for its session.
     """
 
     __slots__ = ("_connection", "_decoder", "_hub", "_opened", "_wire", "address", "handshake", "owner")
@@ -109,11 +109,11 @@ class Client:
 
     def end(self, reason: str, *, notice: str | None = None, last: bytes = b"", code: int = NORMAL_CLOSURE) -> None:
         """Close for `reason`, after a KICK package with `notice`, or the package `last`."""
-        working = self._connection.state is State.WORKING
+        if notice is not None and self._connection.state is State.WORKING:
+            # Before anything is closed: a notice that is no text raises here, and the client is as it was.
+            last = encode_package(PackageType.KICK, msgspec.json.encode({"reason": notice}))
         if not self._connection.close():
             return
-        if notice is not None and working:
-            last = encode_package(PackageType.KICK, msgspec.json.encode({"reason": notice}))
         self._finish(reason, last, code)
 
     def lost(self, reason: str) -> None:

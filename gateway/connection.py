@@ -8,6 +8,7 @@ ack, data before the ack, a second handshake.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -25,7 +26,7 @@ __all__ = ["TRANSITIONS", "Connection", "Disconnect", "Event", "Opened", "Send",
 HEARTBEAT = encode_package(PackageType.HEARTBEAT)
 # A client that answers every heartbeat at once would otherwise bounce them with us without end.
 ANSWER_INTERVAL = 1.0
-NEVER = float("-inf")
+NEVER = -math.inf
 
 
 class State(IntEnum):
@@ -100,12 +101,16 @@ Event = Message | HandshakeRequest | Opened | Send | Disconnect
 
 
 class Terms:
-    """What all connections of a listener have in common; one object for all of them."""
+    """What all connections of a listener have in common; one object for all of them.
 
-    __slots__ = ("handshake_timeout", "heartbeat", "responder", "routes")
+    `idle` is how many seconds of silence end a connection where no heartbeats are configured.
+    """
 
-    def __init__(self, limits: Limits, dictionary: RouteDictionary | None) -> None:
+    __slots__ = ("handshake_timeout", "heartbeat", "responder", "routes", "silence")
+
+    def __init__(self, limits: Limits, dictionary: RouteDictionary | None, idle: float = math.inf) -> None:
         self.heartbeat = limits.heartbeat or 0.0
+        self.silence = 2 * self.heartbeat or idle
         self.handshake_timeout = limits.handshake_timeout
         self.responder = HandshakeResponder(limits.heartbeat, dictionary)
         self.routes: Mapping[int, str] = {} if dictionary is None else dict(dictionary.routes)
@@ -114,7 +119,7 @@ class Terms:
 class Connection:
     """The state of one client's conversation.
 
-    `accepted` is when its TCP connection was accepted, in seconds of the clock that all `now` arguments come from.
+    `accepted` is when it began, in seconds of the clock that all `now` arguments come from.
     `heard` is when anything at all last came from the client: whoever owns the socket sets it at each read, since any
     traffic counts as life (in pomelo only a heartbeat does, and clients that are busy sending get cut).
     """
@@ -179,8 +184,8 @@ class Connection:
             return None
         if self.state is not State.WORKING:
             return self._expire("handshake timeout")
-        if now >= self.heard + 2 * self._terms.heartbeat:
-            return self._expire("heartbeat timeout")
+        if now >= self.heard + self._terms.silence:
+            return self._expire("heartbeat timeout" if self._terms.heartbeat else "idle timeout")
         self._sent = now
         return Send(HEARTBEAT)
 
@@ -188,9 +193,9 @@ class Connection:
     def deadline(self) -> float:
         """When `tick` has something to do next, as things stand; infinite for never."""
         if self.state is State.WORKING:
-            heartbeat = self._terms.heartbeat
-            return min(self._sent + heartbeat, self.heard + 2 * heartbeat) if heartbeat else float("inf")
-        return float("inf") if self.state is State.CLOSED else self._accepted + self._terms.handshake_timeout
+            heartbeat, silent = self._terms.heartbeat, self.heard + self._terms.silence
+            return min(self._sent + heartbeat, silent) if heartbeat else silent
+        return math.inf if self.state is State.CLOSED else self._accepted + self._terms.handshake_timeout
 
     def _expire(self, reason: str) -> Disconnect:
         self.state = State.CLOSED

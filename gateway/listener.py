@@ -1,29 +1,29 @@
-"""A client port: the one place where sockets are made."""
+"""A client port: where all that the gateway is made of comes together."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Collection, Sequence
+import ssl
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from gateway.acceptor import Acceptor
 from gateway.client import Client
+from gateway.datagram import UdpPort
 from gateway.dictionary import RouteDictionary
-from gateway.door import Door
 from gateway.frame import Frame, shared_frame
 from gateway.http import Site
 from gateway.hub import Hub
 from gateway.limits import Limits
 from gateway.message import encode_push
+from gateway.networks import Networks
+from gateway.port import Port, TcpPort
 
 __all__ = ["Listener"]
 
 logger = logging.getLogger(__name__)
 
-# Connections that may wait in the kernel for one turn of the loop: everybody of a restarted server at once.
-BACKLOG = 4096
 # Seconds for clients to read their KICK and leave. Longer than the closing handshake may take (2 s and a tick of at
 # most 1 s).
 CLOSE_TIMEOUT = 3.5
@@ -32,10 +32,16 @@ ABORT_TIMEOUT = 1.0
 
 
 class Listener:
-    """Serves pomelo clients over WebSocket on one port, and `GET /healthz` and the files of `web` beside them.
+    """Serves pomelo clients on one port.
+
+    By default that is a TCP port: clients over WebSocket, clients over plain TCP, told apart by their first bytes, and
+    `GET /healthz` and the files of `web` beside them. With `tls` it speaks TLS only, to all of them. With `udp` it is a
+    UDP port, for which there is no `web`, `origins`, `tls` nor `trusted_proxies`.
 
     `acceptor` is told everything. `dictionary` None: routes are not compressed. `name`, the server's id, begins every
-    log line. `origins`, where given, are the only values of the Origin header let in; None lets everybody in. Made
+    log line. `origins`, where given, are the only values of the Origin header let in; None lets everybody in.
+    `trusted_proxies` are the networks whose word is taken for a client's address, by the PROXY protocol or
+    X-Forwarded-For; `denied` is the first list given to `deny`. Raises ValueError for what is no network. Made
     anywhere; `open` and all that follows belong to one loop.
     """
 
@@ -48,15 +54,23 @@ class Listener:
         web: Path | None = None,
         name: str = "",
         origins: Sequence[str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        trusted_proxies: Iterable[str] = (),
+        denied: Iterable[str] = (),
+        udp: bool = False,
     ) -> None:
         self._acceptor = acceptor
         self._limits = Limits() if limits is None else limits
         self._dictionary = dictionary
         self._site = Site(web)
         self._name = name
-        self._origins = None if origins is None else list(origins)
-        self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        # None among them: what is no browser sends no Origin, and is not what the list is against.
+        self._origins = None if origins is None else [*origins, None]
+        self._tls = tls
+        self._trusted = Networks(trusted_proxies)
+        self._denied = Networks(denied)
+        self._port: Port = UdpPort() if udp else TcpPort()
+        self._bound = False
         self._hub: Hub | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -71,28 +85,16 @@ class Listener:
         Raises OSError if it is taken or the host is not ours, RuntimeError if a port is bound already. One that
         another process has bound but not opened is only found by `open`.
         """
-        if self._socket is not None:
+        if self._bound:
             raise RuntimeError("the listener is bound already")
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit it: no call for each of them.
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listening.setblocking(False)
-            listening.bind(address)
-        except OSError:
-            listening.close()
-            raise
-        self._socket = listening
-        return int(listening.getsockname()[1])
+        taken = self._port.bind(host, port)
+        self._bound = True
+        return taken
 
     async def open(self) -> None:
         """Start accepting. Raises OSError if the port is taken after all, RuntimeError unless just bound."""
-        if self._socket is None or self._server is not None:
-            raise RuntimeError("the listener is not bound" if self._socket is None else "the listener is open already")
+        if not self._bound or self._hub is not None:
+            raise RuntimeError("the listener is open already" if self._bound else "the listener is not bound")
         hub = Hub(
             self._acceptor,
             limits=self._limits,
@@ -100,10 +102,24 @@ class Listener:
             site=self._site,
             name=self._name,
             origins=self._origins,
+            tls=self._tls,
+            trusted=self._trusted,
+            denied=self._denied,
+            idle=self._port.idle,
         )
-        self._server = await hub.loop.create_server(lambda: Door(hub), sock=self._socket, backlog=BACKLOG)
+        await self._port.open(hub)
         self._hub = hub
-        logger.debug("%s: listening on %s", self._name, self._socket.getsockname())
+
+    def deny(self, networks: Iterable[str]) -> None:
+        """Let nobody in from these networks any more, and from those denied before again.
+
+        Each is an address or a network as in `10.0.0.0/8`; raises ValueError, naming it, for one that is neither, and
+        changes nothing then. A denied client gets no answer, or 403 if a proxy's X-Forwarded-For told its address.
+        Clients that are in stay.
+        """
+        self._denied = Networks(networks)
+        if self._hub is not None:
+            self._hub.denied = self._denied
 
     async def close(self, reason: str | None) -> None:
         """Stop accepting, send every client a KICK with this reason (None: no KICK), and close them all.
@@ -125,22 +141,21 @@ class Listener:
         return shared_frame(encode_push(route if code is None else code, body))
 
     async def _close(self, reason: str | None) -> None:
-        if self._server is not None:
-            self._server.close()
-        elif self._socket is not None:
-            self._socket.close()
+        self._port.stop()
         hub = self._hub
         if hub is None:
+            self._port.close()
             return
         logger.info("%s: closing %d clients: %s", self._name, len(hub.clients), reason)
         for client in list(hub.clients):
             client.end("server closed" if reason is None else f"kick: {reason}", notice=reason)
         hub.outbox.flush()
-        for door in list(hub.doors):
-            door.dismiss()
+        for guest in list(hub.guests):
+            guest.dismiss()
         if not await hub.drained(CLOSE_TIMEOUT):
             hub.abort("server closed")
             await hub.drained(ABORT_TIMEOUT)
+        self._port.close()
         hub.wheel.close()
         for hook in list(hub.hooks):
             hook.cancel()

@@ -1,6 +1,8 @@
 """What a game is written against. No network and no Ray: a whole game runs in a unit test (``handlers.kit``)."""
 
+from handlers import filters, policies, rpc_filters
 from handlers.app import App
+from handlers.caller import RpcCall
 from handlers.channels import Channel, ChannelService
 from handlers.errors import (
     AppError,
@@ -40,10 +42,14 @@ __all__ = [
     "Reply",
     "Request",
     "RpcAllError",
+    "RpcCall",
     "Server",
     "Session",
     "TimedOut",
     "TooMany",
     "Unavailable",
+    "filters",
+    "policies",
     "rendezvous",
+    "rpc_filters",
 ]

@@ -12,6 +12,8 @@ __all__ = ["body_decoder", "encode_body", "encode_error"]
 
 _encoder = msgspec.json.Encoder()
 EMPTY = b"{}"
+LARGEST = 0xFFFFFF - 1024
+"""Bytes of a body: what a package can announce, less the head of its message (a route of 255 bytes at most)."""
 
 
 @functools.cache
@@ -44,12 +46,15 @@ def body_decoder(schema: Any) -> Callable[[bytes], Any]:
 def encode_body(value: Any) -> bytes:
     """Return the body that carries ``value``; None is ``{}``, since no client takes an empty or null body.
 
-    Raises TypeError for a value that JSON cannot carry.
+    Raises TypeError for a value that JSON cannot carry, or whose JSON is larger than a package (16 MiB).
     """
     try:
-        return EMPTY if value is None else _encoder.encode(value)
+        body = EMPTY if value is None else _encoder.encode(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"JSON cannot carry the value: {error}") from error
+    if len(body) > LARGEST:
+        raise TypeError(f"a body of {len(body)} bytes is more than a package holds")
+    return body
 
 
 def encode_error(code: int, message: str) -> bytes:

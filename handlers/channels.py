@@ -6,13 +6,13 @@ member is gone it returns the token, so a report that crossed a newer ``add`` is
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgpack
 
 from handlers.body import encode_body
-from handlers.errors import ChannelNotFound, HandlerError, PummeloError
+from handlers.errors import ChannelNotFound, HandlerError, PummeloError, Unavailable
 from handlers.link import BROADCAST, DESTROY, JOIN, LEAVE, PUSH, PUSH_TO, Entry
 from handlers.session import uid_text
 
@@ -24,13 +24,13 @@ class ChannelPort(Protocol):
 
     id: str
 
-    def tell(self, server_id: str, kind: int, fields: Entry, size: int = 0, *, vital: bool = False) -> None:
+    def tell(self, server_id: str, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
 
-    def tell_if_up(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> None:
+    def tell_if_up(self, server_id: str, kind: int, fields: Entry) -> None:
         """Queue an entry that a frontend whose link is down needs not hear: it forgot what it is about."""
 
-    def ask(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> Awaitable[bytes]:
+    def ask(self, server_id: str, kind: int, fields: Entry) -> Awaitable[bytes]:
         """Send an entry and return its answer. Raises the answer's error, Unavailable, NotFound or TimedOut."""
 
     def server_ids(self, server_type: str) -> tuple[str, ...]:
@@ -121,25 +121,26 @@ class Channel:
 
     # -- pushes
 
-    def push(self, route: str, message: Any) -> None:
+    def push(self, route: str, message: Any, *, options: Any = None) -> None:
         """Send a message to every member; queued, in the order of the calls, with what this server answers them.
 
-        Encoded once. Raises TypeError for a message that JSON cannot carry, ChannelNotFound when destroyed, and
-        Unavailable when a frontend's queue is full: its members do not get the message, the others do.
+        Encoded once. ``options`` go with it to the app's ``pick_scheduler``. Raises TypeError for a message that JSON
+        cannot carry or options that msgpack cannot, ChannelNotFound when destroyed, and Unavailable when a frontend's
+        queue is full: its members do not get the message, the others do.
         """
         self._alive()
-        fields = (self.name, route, encode_body(message))
-        _tell_all(self._port, self._groups, PUSH, fields, len(fields[2]))
+        fields = (self.name, route, encode_body(message), *_packed(options))
+        _tell_all(self._port, self._groups, PUSH, fields)
 
-    async def push_confirmed(self, route: str, message: Any) -> list[str]:
+    async def push_confirmed(self, route: str, message: Any, *, options: Any = None) -> list[str]:
         """Send a message to every member; returns the uids that could not be reached at some frontend of theirs.
 
         Raises TypeError and ChannelNotFound as ``push`` does.
         """
         self._alive()
-        fields = (self.name, route, encode_body(message))
+        fields = (self.name, route, encode_body(message), *_packed(options))
         before = {frontend_id: dict(group) for frontend_id, group in self._groups.items()}
-        asks = [self._port.ask(frontend_id, PUSH, fields, len(fields[2])) for frontend_id in before]
+        asks = [self._port.ask(frontend_id, PUSH, fields) for frontend_id in before]
         failed: dict[str, None] = {}
         for (frontend_id, group), outcome in zip(before.items(), await _outcomes(asks), strict=True):
             # Reports of members gone come before the answer in the stream: who is still here was reached.
@@ -184,10 +185,14 @@ class Channel:
 
 
 class ChannelService:
-    """The channels of one server, ``server.channels``, and pushes that need none."""
+    """The channels of one server, ``server.channels``, and pushes that need none.
 
-    def __init__(self, port: ChannelPort) -> None:
+    ``filters``: the names of the app's broadcast filters.
+    """
+
+    def __init__(self, port: ChannelPort, filters: Collection[str] = ()) -> None:
         self.port = port
+        self._filters = filters
         self._channels: dict[str, Channel] = {}
         self._token = 0
 
@@ -223,29 +228,79 @@ class ChannelService:
         """Return the channels' names."""
         return list(self._channels)
 
-    def push_to(self, members: Iterable[tuple[str | int, str]], route: str, message: Any) -> None:
+    def push_to(
+        self, members: Iterable[tuple[str | int, str]], route: str, message: Any, *, options: Any = None
+    ) -> None:
         """Send a message to users, each a uid and the id of its frontend; queued. Raises as ``Channel.push`` does."""
         body = encode_body(message)
-        _tell_each(self.port, PUSH_TO, ((f, (uids, route, body)) for f, uids in _grouped(members).items()), len(body))
+        fields = (route, body, *_packed(options))
+        _tell_each(self.port, PUSH_TO, ((f, (uids, *fields)) for f, uids in _grouped(members).items()))
 
-    async def push_to_confirmed(self, members: Iterable[tuple[str | int, str]], route: str, message: Any) -> list[str]:
+    async def push_to_confirmed(
+        self, members: Iterable[tuple[str | int, str]], route: str, message: Any, *, options: Any = None
+    ) -> list[str]:
         """Send a message to users, each a uid and the id of its frontend; returns the uids that were not reached."""
         body = encode_body(message)
+        fields = (route, body, *_packed(options))
         groups = _grouped(members)
-        asks = [self.port.ask(f, PUSH_TO, (uids, route, body), len(body)) for f, uids in groups.items()]
+        asks = [self.port.ask(f, PUSH_TO, (uids, *fields)) for f, uids in groups.items()]
         failed: dict[str, None] = {}
         for uids, outcome in zip(groups.values(), await _outcomes(asks), strict=True):
             missing = uids if isinstance(outcome, HandlerError) else msgpack.unpackb(outcome)
             failed.update(dict.fromkeys(missing))
         return list(failed)
 
-    def broadcast(self, frontend_type: str, route: str, message: Any, *, everyone: bool = False) -> None:
+    def broadcast(
+        self,
+        frontend_type: str,
+        route: str,
+        message: Any,
+        *,
+        everyone: bool = False,
+        filter: str | None = None,  # noqa: A002 - the word of the declaration
+        param: Any = None,
+        options: Any = None,
+    ) -> None:
         """Send a message to every bound session on the frontends of a type; ``everyone`` takes the unbound in too.
 
-        Queued. Raises as ``Channel.push`` does.
+        ``filter`` names a broadcast filter of the app, which each frontend asks about each session, with ``param``.
+        Queued. Raises as ``Channel.push`` does, and ValueError for a filter that was not declared.
         """
-        body = encode_body(message)
-        _tell_all(self.port, self.port.server_ids(frontend_type), BROADCAST, (route, body, everyone), len(body))
+        fields = self._broadcast(route, message, everyone, filter, param, options)
+        _tell_all(self.port, self.port.server_ids(frontend_type), BROADCAST, fields)
+
+    async def broadcast_confirmed(
+        self,
+        frontend_type: str,
+        route: str,
+        message: Any,
+        *,
+        everyone: bool = False,
+        filter: str | None = None,  # noqa: A002
+        param: Any = None,
+        options: Any = None,
+    ) -> list[str]:
+        """Send a message as ``broadcast`` does; returns the ids of the frontends that did not confirm it.
+
+        Raises Unavailable when there are frontends and none of them did (pomelo's rule).
+        """
+        fields = self._broadcast(route, message, everyone, filter, param, options)
+        server_ids = self.port.server_ids(frontend_type)
+        asks = [self.port.ask(server_id, BROADCAST, fields) for server_id in server_ids]
+        outcomes = zip(server_ids, await _outcomes(asks), strict=True)
+        failed = [server_id for server_id, outcome in outcomes if isinstance(outcome, HandlerError)]
+        if failed and len(failed) == len(server_ids):
+            raise Unavailable(f"the broadcast of {route} failed on every {frontend_type} server")
+        return failed
+
+    def _broadcast(
+        self, route: str, message: Any, everyone: bool, chosen: str | None, param: Any, options: Any
+    ) -> Entry:
+        """Return the fields of a broadcast's entry; what is not used does not travel."""
+        if chosen is not None and chosen not in self._filters:
+            raise ValueError(f"the app declares no broadcast filter {chosen!r}")
+        more = (b"" if chosen is None else _pack([chosen, param]), *_packed(options))
+        return (route, encode_body(message), everyone, *(more if any(more) else ()))
 
     # -- for channels and the server
 
@@ -277,16 +332,29 @@ def _grouped(members: Iterable[tuple[str | int, str]]) -> dict[str, list[str]]:
     return {frontend_id: list(uids) for frontend_id, uids in groups.items()}
 
 
-def _tell_all(port: ChannelPort, server_ids: Iterable[str], kind: int, fields: Entry, size: int) -> None:
-    _tell_each(port, kind, ((server_id, fields) for server_id in server_ids), size)
+def _packed(options: Any) -> tuple[bytes, ...]:
+    """Return a push's options as the last field of its entry, none when there are none."""
+    return () if options is None else (_pack(options),)
 
 
-def _tell_each(port: ChannelPort, kind: int, entries: Iterable[tuple[str, Entry]], size: int) -> None:
+def _pack(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"a push's options or parameter cannot travel: {error}") from error
+    return packed
+
+
+def _tell_all(port: ChannelPort, server_ids: Iterable[str], kind: int, fields: Entry) -> None:
+    _tell_each(port, kind, ((server_id, fields) for server_id in server_ids))
+
+
+def _tell_each(port: ChannelPort, kind: int, entries: Iterable[tuple[str, Entry]]) -> None:
     """Send each frontend its entry; when some cannot be sent the rest still are, then the first error is raised."""
     failed: HandlerError | None = None
     for server_id, fields in list(entries):
         try:
-            port.tell(server_id, kind, fields, size)
+            port.tell(server_id, kind, fields)
         except HandlerError as error:
             failed = failed or error
     if failed is not None:

@@ -41,6 +41,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """Return the virtual time, seconds since the loop was made."""
         return self._jumping.now
 
+    def block(self, seconds: float) -> None:
+        """Let time pass without anything running in it, as code that blocks the loop does."""
+        self._jumping.now += seconds
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a virtual clock and return its result, as ``asyncio.run`` does on the real one."""

@@ -49,8 +49,9 @@ class _Queue:
 class Dispatcher:
     """Runs handlers in real tasks: one for each session that has work, one for each concurrent request.
 
-    ``waiting`` bounds the requests that wait for an earlier one of their session; one more is answered 429. Answers go
-    to the request's ``reply(code, payload)``, code 0 and the body, or the error's code and message.
+    ``waiting`` bounds the requests that wait for an earlier one of their session, and those that run concurrently; one
+    more is answered 429. Answers go to the request's ``reply(code, payload)``, code 0 and the body, or the error's code
+    and message.
     """
 
     def __init__(self, app: App, server: Server, *, waiting: int = 64) -> None:
@@ -62,6 +63,7 @@ class Dispatcher:
             if handler.server_type == server.type
         }
         self._queues: dict[int, _Queue] = {}
+        self._concurrent: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: asyncio.TimerHandle | None = None
 
@@ -75,7 +77,7 @@ class Dispatcher:
         handler, chain = found
         job = _Job(request, chain, reply)
         if handler.concurrent:
-            self._start(self._run(job))
+            self._submit_concurrent(job)
             return
         queue = self._queues.get(request.session.id)
         if queue is None:
@@ -89,11 +91,35 @@ class Dispatcher:
             if self._watch is None:
                 self._watch = asyncio.get_running_loop().call_later(HELD_UP / 3, self._watch_queues)
 
+    def _submit_concurrent(self, job: _Job) -> None:
+        session_id = job.request.session.id
+        running = self._concurrent.get(session_id, 0)
+        # As many as may wait for an earlier one, and that one: nothing a client sends is without bound.
+        if running > self._limit:
+            _answer(job, 429, b"too many requests are running")
+            return
+        self._concurrent[session_id] = running + 1
+        self._start(self._run_concurrent(session_id, job))
+
+    async def _run_concurrent(self, session_id: int, job: _Job) -> None:
+        try:
+            await self._run(job)
+        finally:
+            self._concurrent[session_id] -= 1
+            if not self._concurrent[session_id]:
+                del self._concurrent[session_id]
+
     def session_closed(self, session_id: int) -> None:
         """Drop the session's requests that wait; one that runs finishes."""
         queue = self._queues.get(session_id)
         if queue is not None:
-            queue.waiting.clear()
+            self._drop(queue)
+
+    def frontend_lost(self, frontend_id: str) -> None:
+        """Drop the waiting requests of every session of a frontend."""
+        for queue in self._queues.values():
+            if queue.running.request.session.frontend_id == frontend_id:
+                self._drop(queue)
 
     @property
     def running(self) -> int:
@@ -110,6 +136,11 @@ class Dispatcher:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def _drop(self, queue: _Queue) -> None:
+        waiting, queue.waiting = queue.waiting, deque()
+        for job in waiting:
+            _answer(job, 503, b"the session is closed")
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

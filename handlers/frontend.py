@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from handlers.app import Handler
-from handlers.body import encode_error
-from handlers.chain import run_after, run_before
+from handlers.body import encode_body, encode_error
+from handlers.chain import run_after, run_before, run_on_error
 from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
 from handlers.mirror import Mirror
+from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
-from handlers.scheduler import PushScheduler
+from handlers.scheduler import PushScheduler, Schedulers, scheduler_for
 from handlers.session import Session
 
 if TYPE_CHECKING:
@@ -54,19 +55,27 @@ class Frontend:
         single_session: bool,
         waiting: int,
         forward_timeout: float,
+        rate: float = 0.0,
     ) -> None:
         self._node = node
         self._app = node.app
         self._edge = edge
         self.scheduler = scheduler
+        self._schedulers: Schedulers | None = None
+        if self._app.schedulers or self._app.scheduler_choice is not None:
+            named = {name: scheduler_for(interval) for name, interval in self._app.schedulers.items()}
+            self._schedulers = Schedulers(scheduler, named, self._app.scheduler_choice)
+        self._rate = SessionRate(rate) if rate else None
         self._waiting = waiting
         self._forward_timeout = forward_timeout
         self.mirror = Mirror()
         self.sessions = SessionService(incarnation, single_session=single_session, user_gone=self._user_gone)
         self._before = self._app.global_before.functions(node.server.type)
         self._after = self._app.global_after.functions(node.server.type)[::-1]
+        self._error_functions = self._app.on_global_error.functions(node.server.type)
         # Types whose requests may have to wait before they are on a link: they pass through the session's inbox.
-        asynchronous = {t for t, pick in self._app.route_functions.items() if inspect.iscoroutinefunction(pick)}
+        types = {handler.server_type for handler in self._app.handlers.values()}
+        asynchronous = {t for t in types if inspect.iscoroutinefunction(self._app.route_function(t))}
         self._slow_types = asynchronous - {node.server.type}
 
     # -- what the listener tells
@@ -91,6 +100,8 @@ class Frontend:
 
         Messages of one session are put on links in the order in which they were taken.
         """
+        if self._rate is not None and self._held_back(self._rate, session, request_id):
+            return
         handler = self._app.handlers.get(route) if route is not None else None
         if handler is None:
             self._refuse(session, request_id, 404, f"no such route: {route}" if route else "no such route")
@@ -108,14 +119,18 @@ class Frontend:
     def closed(self, session: FrontendSession, reason: str) -> None:
         """Take leave of a session whose connection is gone: of its channels, and of the servers that dealt with it."""
         uid = session.uid
-        self.scheduler.forget(session.client)
+        (self._schedulers or self.scheduler).forget(session.client)
         self.sessions.close(session)
         session.inbox = None
         fields = (session.id, uid, session.packed, reason)
         for server_id in session.served:
-            self._node.tell_if_up(server_id, CLOSED, fields, len(fields[2]))
+            self._node.tell_if_up(server_id, CLOSED, fields)
         if self._node.id not in session.served:
             self._node.session_closed(self._node.id, *fields)
+
+    def close(self) -> None:
+        """Hand over what the push schedulers hold. Called once, when the server stops."""
+        (self._schedulers or self.scheduler).close()
 
     # -- what other servers ask (the seed's SessionRemote and ChannelRemote)
 
@@ -135,7 +150,7 @@ class Frontend:
         if present:
             self.mirror.join(link.peer, channel, uid, token)
         else:
-            link.send(LEFT, (uid, [(channel, token)]), len(uid), vital=True)
+            link.send(LEFT, (uid, [(channel, token)]), vital=True)
         if request_id:
             link.answer(request_id, 0, msgpack.packb(present))
 
@@ -147,29 +162,53 @@ class Frontend:
         """Forget a channel's mirror."""
         self.mirror.destroy(link.peer, channel)
 
-    def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes) -> None:
+    def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
         """Push to a channel's members here."""
-        self._deliver(self.mirror.members(link.peer, channel), route, body)
+        self._deliver(self.mirror.members(link.peer, channel), route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
-    def push_to(self, link: Link, request_id: int, uids: list[str], route: str, body: bytes) -> None:
+    def push_to(
+        self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
+    ) -> None:
         """Push to users here; the answer names those without a session."""
-        self._deliver(uids, route, body)
+        self._deliver(uids, route, body, options)
         if request_id:
             missing = [uid for uid in uids if uid not in self.sessions.by_uid]
             link.answer(request_id, 0, msgpack.packb(missing))
 
-    def broadcast(self, link: Link, request_id: int, route: str, body: bytes, everyone: bool) -> None:
-        """Push to every bound session here, or to every session."""
+    def broadcast(
+        self,
+        link: Link,
+        request_id: int,
+        route: str,
+        body: bytes,
+        everyone: bool,
+        chosen: bytes = b"",
+        options: bytes = b"",
+    ) -> None:
+        """Push to every bound session here, or to every session, that the broadcast filter in ``chosen`` keeps."""
         sessions: Iterable[FrontendSession] = self.sessions if everyone else self.sessions.bound()
-        self._push([session.client for session in sessions], route, body)
+        if chosen:
+            sessions = self._kept(sessions, route, *msgpack.unpackb(chosen, strict_map_key=False))
+        self._push([session.client for session in sessions], route, body, options)
+        if request_id:
+            link.answer(request_id, 0, b"")
 
     def server_lost(self, server_id: str) -> None:
         """Forget what belonged to a server whose link went down."""
         self.mirror.forget_server(server_id)
 
     # -- the way of a message
+
+    def _held_back(self, rate: SessionRate, session: FrontendSession, request_id: int) -> bool:
+        """Refuse a message above the session's rate, or end a session that sends far too much."""
+        verdict = rate.judge(session.id, asyncio.get_running_loop().time())
+        if verdict is Verdict.REFUSE:
+            self._refuse(session, request_id, 429, "too many messages")
+        elif verdict is Verdict.KICK and not session.closed:
+            session.client.kick("too many messages")
+        return verdict is not Verdict.PASS
 
     def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
         """Put a message on its way at once; a failure is its answer."""
@@ -210,29 +249,50 @@ class Frontend:
     def _place(self, session: FrontendSession, request_id: int, request: Request, server_id: str) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
         session.served.add(server_id)
-        reply = self._reply(session, request_id, request) if request_id else None
+        reply = self._reply(session, request_id, request)
         if server_id == self._node.id:
             self._node.dispatcher.submit(request, reply)
             return
-        packed, body = session.packed, request.data
-        fields = (request.route, session.id, session.uid, packed, body)
-        size = len(body) + len(packed)
+        # What global before filters set goes along, for this request alone.
+        fields = (request.route, session.id, session.uid, request.session.packed, request.data)
         link = self._node.links.to(server_id)
         if reply is None:
-            link.send(FORWARD, fields, size)
+            link.send(FORWARD, fields)
         else:
-            link.request(FORWARD, fields, size, self._forward_timeout, reply)
+            link.request(FORWARD, fields, self._forward_timeout, reply)
 
-    def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done:
-        if not self._after:
-            return partial(self._respond, session, request_id)
-        return partial(self._respond_filtered, session, request_id, request)
+    def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done | None:
+        """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
+        if self._after:
+            return partial(self._respond_filtered, session, request_id, request)
+        return partial(self._respond, session, request_id) if request_id else None
 
     def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
+        if self._error_functions and isinstance(error, Exception):
+            self._node.start_task(self._ask_on_error(session, request_id, request, error))
+        else:
+            self._answer_error(session, request_id, request, error)
+
+    async def _ask_on_error(
+        self, session: FrontendSession, request_id: int, request: Request, error: Exception
+    ) -> None:
+        """Have the app's global error handlers choose the answer."""
+        reply = Reply(error=error)
+        try:
+            await run_on_error(self._error_functions, request, reply, self._node.server)
+            body = encode_body(reply.value) if reply.error is None else b""
+        except TypeError as unfit:
+            reply.error = unfit
+        if reply.error is not None:
+            self._answer_error(session, request_id, request, reply.error)
+        elif (answered := self._reply(session, request_id, request)) is not None:
+            answered(0, body)
+
+    def _answer_error(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         code, message = error_for(error, f"{self._node.id}: routing {request!r}")
-        if request_id:
-            self._reply(session, request_id, request)(code, pack_message(message))
+        if (answered := self._reply(session, request_id, request)) is not None:
+            answered(code, pack_message(message))
         else:
             self._refuse(session, request_id, code, message)
 
@@ -244,8 +304,12 @@ class Frontend:
     def _respond_filtered(
         self, session: FrontendSession, request_id: int, request: Request, code: int, payload: bytes
     ) -> None:
-        """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order)."""
-        self._respond(session, request_id, code, payload)
+        """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order).
+
+        They run for notifies too, so that what a filter began before one it can end.
+        """
+        if request_id:
+            self._respond(session, request_id, code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
         self._node.start_task(self._run_after(request, Reply(payload, error)))
 
@@ -263,13 +327,35 @@ class Frontend:
 
     # -- pushes
 
-    def _deliver(self, uids: Iterable[str], route: str, body: bytes) -> None:
+    def _deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
         by_uid = self.sessions.by_uid
-        self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body)
+        self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body, options)
 
-    def _push(self, clients: list[Client], route: str, body: bytes) -> None:
+    def _push(self, clients: list[Client], route: str, body: bytes, options: bytes) -> None:
         # A list, made before the first is written to: writing may close a client, which changes the tables.
-        self.scheduler.push(clients, self._edge.encode_push(route, body))
+        frame = self._edge.encode_push(route, body)
+        if self._schedulers is None:
+            self.scheduler.push(clients, frame)
+        else:
+            given = msgpack.unpackb(options, strict_map_key=False) if options else None
+            self._schedulers.push(clients, frame, route, given)
+
+    def _kept(
+        self, sessions: Iterable[FrontendSession], route: str, name: str, param: Any
+    ) -> Iterable[FrontendSession]:
+        """Return the sessions that a broadcast filter of the app keeps; one that raises keeps nobody it raised for."""
+        keep = self._app.broadcast_filters.get(name)
+        if keep is None:
+            logger.error("%s: there is no broadcast filter %r: %s reaches nobody here", self._node.id, name, route)
+            return []
+        kept = []
+        for session in list(sessions):
+            try:
+                if keep(Session(session.id, self._node.id, session.uid, session.packed, self._node), route, param):
+                    kept.append(session)
+            except Exception:
+                logger.exception("%s: the broadcast filter %r failed for session %d", self._node.id, name, session.id)
+        return kept
 
     def _dealt_with(self, session_id: int, server_id: str) -> None:
         session = self.sessions.find(session_id)
@@ -279,4 +365,4 @@ class Frontend:
     def _user_gone(self, uid: str) -> None:
         """Take a user without sessions here out of every channel, and tell the channels' servers."""
         for server_id, places in self.mirror.forget_user(uid).items():
-            self._node.tell_if_up(server_id, LEFT, (uid, places), 32 * len(places))
+            self._node.tell_if_up(server_id, LEFT, (uid, places))

@@ -4,6 +4,7 @@ pomelo's SessionService: a session may be bound to one uid, a uid may have sever
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
@@ -30,12 +31,14 @@ class Client(Protocol):
 class FrontendSession:
     """One client's session: its uid, its values, and the connection to write to."""
 
-    __slots__ = ("_packed", "client", "closed", "id", "inbox", "served", "uid", "values")
+    __slots__ = ("_packed", "bound_at", "client", "closed", "id", "inbox", "served", "uid", "values")
 
     def __init__(self, session_id: int, client: Client) -> None:
         self.id = session_id
         self.client = client
         self.uid: str | None = None
+        self.bound_at = 0.0
+        """When it got its uid, seconds since the epoch."""
         self.values: dict[str, Any] = {}
         self.closed = False
         self.served: set[str] = set()
@@ -113,6 +116,7 @@ class SessionService:
             raise Conflict("the session is bound to another uid")
         earlier = self.by_uid.get(uid, ())
         session.uid = uid
+        session.bound_at = time.time()
         self.by_uid[uid] = [*earlier, session]
         if self.single_session:
             for other in earlier:
@@ -139,6 +143,15 @@ class SessionService:
     def bound(self) -> Iterator[FrontendSession]:
         """Iterate over the sessions that have a uid."""
         return itertools.chain.from_iterable(self.by_uid.values())
+
+    @property
+    def logged_in(self) -> int:
+        """How many sessions have a uid (pomelo's connectionService counts logins up and down instead)."""
+        return sum(len(sessions) for sessions in self.by_uid.values())
+
+    def logins(self) -> list[tuple[str, int, float]]:
+        """Return each session that has a uid: the uid, the session's id, and since when, seconds since the epoch."""
+        return [(uid, one.id, one.bound_at) for uid, sessions in self.by_uid.items() for one in sessions]
 
     def __iter__(self) -> Iterator[FrontendSession]:
         return iter(self._by_id.values())

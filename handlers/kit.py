@@ -19,6 +19,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgpack
@@ -42,8 +43,11 @@ INCARNATION = 1
 class Kit:
     """A game's servers in memory; ``frontends`` and ``backends`` say how many of each type, as ``servers.yaml`` does.
 
-    An async context: entering runs the start hooks; leaving closes the clients, lets what follows from that happen, and
-    stops the servers. Between servers everything is packed and unpacked, so what cannot travel fails here too. Raises
+    ``weights`` are those of single servers, by id; ``began`` is the time of day at the loop's time 0, for cron.
+
+    An async context: entering runs the start hooks, of all servers those before the start first, and the all-started
+    ones last; leaving runs those before the stop, closes the clients, lets what follows from that happen, and stops
+    the servers. Between servers everything is packed and unpacked, so what cannot travel fails here too. Raises
     AppError for a wrong app.
     """
 
@@ -55,6 +59,8 @@ class Kit:
         backends: Mapping[str, int] | None = None,
         settings: Settings | None = None,
         game_settings: Mapping[str, Any] | None = None,
+        weights: Mapping[str, int] | None = None,
+        began: datetime = datetime(2024, 1, 1, tzinfo=UTC),
     ) -> None:
         counts = {**frontends, **(backends or {})}
         if mistakes := app.mistakes(counts):
@@ -68,6 +74,7 @@ class Kit:
                 frontend=server_type in frontends,
                 host="127.0.0.1" if server_type in frontends else "",
                 port=port if server_type in frontends else 0,
+                weight=(weights or {}).get(f"{server_type}-{number}", 1),
             )
             for server_type, count in counts.items()
             for number, port in zip(range(1, count + 1), itertools.count(3000), strict=False)
@@ -84,15 +91,23 @@ class Kit:
                 settings=settings or Settings(),
                 game_settings=game_settings,
                 edge=_MemoryEdge() if member.frontend else None,
+                now=lambda: began + timedelta(seconds=asyncio.get_running_loop().time()),
             )
         self._clients: list[KitClient] = []
 
     async def __aenter__(self) -> "Kit":
         for node in self.nodes.values():
+            await node.life.before_start()
+        for node in self.nodes.values():
             await node.start()
+        hooks = [node.life.all_started() for node in self.nodes.values()]
+        await asyncio.gather(*filter(None, hooks))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for node in self.nodes.values():
+            await node.life.before_stop()
+        await self.settle()
         for client in self._clients:
             client.close()
         await self.settle()
@@ -261,6 +276,9 @@ class _MemoryLinks:
     def up(self, server_id: str) -> bool:
         return server_id in self._kit.nodes and server_id not in self._kit.lost
 
+    def in_flight(self, server_id: str) -> int:
+        return self._links[server_id].in_flight if server_id in self._links else 0
+
     def lose(self, server_id: str) -> None:
         """Answer 503 whatever the server was asked."""
         if server_id in self._links:
@@ -277,10 +295,10 @@ class _MemoryLink:
         self._pending: dict[int, tuple[Done, asyncio.TimerHandle]] = {}
         self._ids = itertools.count(1)
 
-    def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
+    def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
         self._carry((kind, 0, *fields))
 
-    def request(self, kind: int, fields: Entry, size: int, limit: float, done: Done) -> None:
+    def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
         request_id = next(self._ids)
         self._carry((kind, request_id, *fields))
         timer = asyncio.get_running_loop().call_later(limit, self.settle, request_id, 504, b"timed out")
@@ -295,6 +313,10 @@ class _MemoryLink:
         if done is not None and timer is not None:
             timer.cancel()
             done(code, payload)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
 
     def fail(self) -> None:
         """Answer 503 all that is under way."""

@@ -25,6 +25,7 @@ __all__ = [
     "Link",
     "Links",
     "LoopbackLink",
+    "WithLoopback",
 ]
 
 Entry = tuple[Any, ...]
@@ -33,14 +34,14 @@ Done = Callable[[int, bytes], Any]
 
 # kind: fields after the id                                         from, to
 FORWARD: Final = 1  # route, session id, uid, packed values, body   frontend to backend (the seed's MsgRemote)
-RPC: Final = 2  # route, packed arguments                           any to any
+RPC: Final = 2  # route, packed arguments, milliseconds left        any to any
 SESSION: Final = 3  # operation, session id, argument               any to the session's frontend (SessionRemote)
 JOIN: Final = 4  # channel, uid, token                              the channel's server to a frontend (ChannelRemote)
 LEAVE: Final = 5  # channel, uid
 DESTROY: Final = 6  # channel
-PUSH: Final = 7  # channel, route, body
-PUSH_TO: Final = 8  # uids, route, body
-BROADCAST: Final = 9  # route, body, everyone
+PUSH: Final = 7  # channel, route, body[, packed options]
+PUSH_TO: Final = 8  # uids, route, body[, packed options]
+BROADCAST: Final = 9  # route, body, everyone[, packed filter name and parameter, packed options]
 LEFT: Final = 10  # uid, [[channel, token], ...]                    a frontend to a channel's server: members gone
 CLOSED: Final = 11  # session id, uid, packed values, reason        a frontend to those that dealt with the session
 
@@ -50,14 +51,14 @@ class Link(Protocol):
 
     peer: str
 
-    def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
-        """Queue an entry that wants no answer; ``size`` is about its bytes.
+    def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
+        """Queue an entry that wants no answer.
 
         ``vital`` ones (the state of sessions and channels) may use the queue's reserve. Raises Unavailable when the
         link is down or its queue full.
         """
 
-    def request(self, kind: int, fields: Entry, size: int, limit: float, done: Done) -> None:
+    def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
         """Queue an entry and have ``done`` called once with its answer, or with an error's within ``limit`` seconds.
 
         Raises Unavailable, and does not call ``done``, when the peer is down, does not respond, or the queue is full.
@@ -76,6 +77,9 @@ class Links(Protocol):
     def up(self, server_id: str) -> bool:
         """Tell whether requests to this server would be taken now."""
 
+    def in_flight(self, server_id: str) -> int:
+        """Return how many requests to a server are not answered yet."""
+
 
 class LoopbackLink:
     """A server's link to itself: entries are applied at once."""
@@ -86,11 +90,16 @@ class LoopbackLink:
         self._pending: dict[int, Done] = {}
         self._last_id = 0
 
-    def send(self, kind: int, fields: Entry, size: int, *, vital: bool = False) -> None:
+    @property
+    def in_flight(self) -> int:
+        """How many requests are not answered yet."""
+        return len(self._pending)
+
+    def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Apply the entry."""
         self._apply(self, (kind, 0, *fields))
 
-    def request(self, kind: int, fields: Entry, size: int, limit: float, done: Done) -> None:
+    def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
         """Apply the entry; the limit is its caller's, who waits in this process."""
         self._last_id += 1
         self._pending[self._last_id] = done
@@ -99,3 +108,23 @@ class LoopbackLink:
     def answer(self, request_id: int, code: int, payload: bytes) -> None:
         """Hand the answer to whoever asked."""
         self._pending.pop(request_id)(code, payload)
+
+
+class WithLoopback:
+    """The links to other servers and a server's own to itself (Links)."""
+
+    def __init__(self, links: Links, own: LoopbackLink) -> None:
+        self._links = links
+        self._own = own
+
+    def to(self, server_id: str) -> Link:
+        """Return the link to a server, or to itself. Raises NotFound."""
+        return self._own if server_id == self._own.peer else self._links.to(server_id)
+
+    def up(self, server_id: str) -> bool:
+        """Tell whether requests to this server would be taken now."""
+        return server_id == self._own.peer or self._links.up(server_id)
+
+    def in_flight(self, server_id: str) -> int:
+        """Return how many requests to a server are not answered yet."""
+        return self._own.in_flight if server_id == self._own.peer else self._links.in_flight(server_id)

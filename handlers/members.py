@@ -12,7 +12,11 @@ __all__ = ["Member", "Members", "rendezvous"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One server of the game. ``host`` and ``port`` are where clients reach it; a backend's are empty and 0."""
+    """One server of the game. ``host`` and ``port`` are where clients reach it; a backend's are empty and 0.
+
+    ``scheme`` is what clients speak there: ``ws`` (and plain TCP), ``wss`` (both within TLS) or ``udp``. ``weight`` is
+    its share where requests are dealt by weight.
+    """
 
     id: str
     type: str
@@ -20,12 +24,14 @@ class Member:
     frontend: bool = False
     host: str = ""
     port: int = 0
+    scheme: str = "ws"
+    weight: int = 1
 
     @property
     def url(self) -> str:
-        """The WebSocket address for clients, empty for a backend."""
+        """The address for clients, empty for a backend."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ws://{host}:{self.port}" if self.frontend else ""
+        return f"{self.scheme}://{host}:{self.port}" if self.frontend else ""
 
 
 class Members:
@@ -68,13 +74,18 @@ class Members:
         return iter(self._by_id.values())
 
 
-@lru_cache(maxsize=1 << 16)
 def rendezvous(key: str, servers: tuple[str, ...]) -> str:
     """Return the one of ``servers`` that ``key`` belongs to, by highest random weight (Thaler and Ravishankar, 1998).
 
     When a server comes or goes only the keys that it wins or held move; pomelo's hash modulo count moves most of them.
     The same on every server and in every run. ``servers`` must not be empty.
     """
+    # Clients may choose keys, so what is remembered of them is short.
+    return _winner(key if len(key) <= 64 else hashlib.blake2b(key.encode(), digest_size=16).hexdigest(), servers)
+
+
+@lru_cache(maxsize=1 << 14)
+def _winner(key: str, servers: tuple[str, ...]) -> str:
     # A keyed cryptographic hash: crc32 is linear, which would deal the keys unevenly among ids of one length.
     return max(
         servers, key=lambda server: hashlib.blake2b(key.encode(), key=server.encode()[:64], digest_size=8).digest()

@@ -5,15 +5,21 @@ Ray actors and in the test kit.
 """
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgpack
 
+from handlers import deadline
 from handlers.app import App
+from handlers.caller import Caller
 from handlers.channels import ChannelService
+from handlers.closings import Closings
+from handlers.cron import wall_clock
 from handlers.dispatcher import Dispatcher
 from handlers.errors import (
     HandlerError,
@@ -26,6 +32,7 @@ from handlers.errors import (
     pack_message,
 )
 from handlers.frontend import Edge, Frontend
+from handlers.life import Life
 from handlers.link import (
     BROADCAST,
     CLOSED,
@@ -42,11 +49,13 @@ from handlers.link import (
     Link,
     Links,
     LoopbackLink,
+    WithLoopback,
 )
 from handlers.members import Member, Members, rendezvous
+from handlers.policies import Policies, choose
 from handlers.request import Request
 from handlers.rpc import DEFAULT_TIMEOUT, Rpc
-from handlers.scheduler import BufferedScheduler, DirectScheduler
+from handlers.scheduler import scheduler_for
 from handlers.server import Server
 from handlers.session import Closed, Session
 from handlers.sessions import Sessions
@@ -73,35 +82,38 @@ class Node:
         settings: Settings,
         game_settings: Mapping[str, Any] | None = None,
         edge: Edge | None = None,
+        now: Callable[[], datetime] = wall_clock,
     ) -> None:
         self.id = member.id
         self.app = app
         self.members = members
-        self.links: Links = _WithLoopback(links, LoopbackLink(member.id, self.apply))
+        self.links: Links = WithLoopback(links, LoopbackLink(member.id, self.apply))
         self.server = Server(
             member.id,
             member.type,
-            channels=ChannelService(self),
+            channels=ChannelService(self, app.broadcast_filters),
             sessions=Sessions(self),
-            rpc=Rpc(self),
+            rpc=Rpc(Caller(self, member.type)),
             members=members,
             settings=game_settings or {},
         )
+        self.life = Life(app, self.server, now)
+        self.policies = Policies(app.policies, self)
+        self._route_function = functools.cache(app.route_function)
         self.dispatcher = Dispatcher(app, self.server, waiting=settings.waiting)
         self.frontend: Frontend | None = None
         if edge is not None:
-            interval = settings.push_interval
             self.frontend = Frontend(
                 self,
                 edge,
-                BufferedScheduler(interval) if interval else DirectScheduler(),
+                scheduler_for(settings.push_interval),
                 incarnation=member.incarnation,
                 single_session=settings.single_session,
                 waiting=settings.waiting,
                 forward_timeout=settings.forward_timeout,
+                rate=settings.rate,
             )
-        self._close_functions = app.on_close.functions(member.type)
-        self._closed_watches: dict[int, list[tuple[Closed, Session]]] = {}
+        self.closings = Closings(app.on_close.functions(member.type), self.server, self.start_task)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._table = self._entry_table()
 
@@ -109,28 +121,22 @@ class Node:
 
     async def start(self) -> None:
         """Run the app's start hooks. Raises what the first failing one raises."""
-        self.app.freeze()
-        for hook in self.app.on_start.functions(self.server.type):
-            await _awaited(hook(self.server))
+        await self.life.start()
 
     async def stop(self, grace: float = 3.0) -> None:
         """Let running requests finish for up to ``grace`` seconds, run the stop hooks, end every task."""
         await self.dispatcher.stop(grace)
-        for hook in reversed(self.app.on_stop.functions(self.server.type)):
-            try:
-                await _awaited(hook(self.server))
-            except Exception:
-                logger.exception("%s: the stop hook %r failed", self.id, hook)
+        await self.life.stop()
         await self.server.stop_tasks()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.frontend is not None:
-            self.frontend.scheduler.close()
+            self.frontend.close()
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run the framework's own work beside the handlers."""
-        task = asyncio.get_running_loop().create_task(coroutine)
+        """Run the framework's own work beside the handlers. It begins without a deadline."""
+        task = asyncio.get_running_loop().create_task(coroutine, context=deadline.free_context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -150,9 +156,8 @@ class Node:
         self.server.channels.frontend_lost(server_id)
         if self.frontend is not None:
             self.frontend.server_lost(server_id)
-        for session_id, watches in list(self._closed_watches.items()):
-            if watches[0][1].frontend_id == server_id:
-                self._run_watches(session_id, "frontend lost")
+        self.dispatcher.frontend_lost(server_id)
+        self.closings.frontend_lost(server_id)
 
     def _entry_table(self) -> dict[int, Callable[..., None]]:
         table: dict[int, Callable[..., None]] = {
@@ -176,19 +181,23 @@ class Node:
     def _forwarded(
         self, link: Link, request_id: int, route: str, session_id: int, uid: str | None, packed: bytes, body: bytes
     ) -> None:
+        deadline.clear()
         session = Session(session_id, link.peer, uid, packed, self)
+        self.closings.dealt_with(session)
         if request_id:
             self.dispatcher.submit(Request(route, session, body), lambda *answer: link.answer(request_id, *answer))
         else:
             self.dispatcher.submit(Request(route, session, body, notify=True), None)
 
-    def _called(self, link: Link, request_id: int, route: str, packed: bytes) -> None:
+    def _called(self, link: Link, request_id: int, route: str, packed: bytes, milliseconds: int = 0) -> None:
         remote = self.app.remotes.get(route)
         if remote is None or remote.server_type != self.server.type:
             raise NotFound(f"no remote {route!r} on {self.id}")
-        self.start_task(self._run_remote(link, request_id, route, packed))
+        self.start_task(self._run_remote(link, request_id, route, packed, milliseconds))
 
-    async def _run_remote(self, link: Link, request_id: int, route: str, packed: bytes) -> None:
+    async def _run_remote(self, link: Link, request_id: int, route: str, packed: bytes, milliseconds: int) -> None:
+        if milliseconds:
+            deadline.begin(milliseconds / 1000)
         try:
             payload, code = await self.app.remotes[route].run(self.server, packed), 0
         except asyncio.CancelledError as error:
@@ -213,24 +222,9 @@ class Node:
         self.session_closed(link.peer, session_id, uid, packed, reason)
 
     def session_closed(self, frontend_id: str, session_id: int, uid: str | None, packed: bytes, reason: str) -> None:
-        """Drop a closed session's waiting requests, and run its closed callbacks and the app's close hooks."""
+        """Drop a closed session's waiting requests, and tell whoever wants to know."""
         self.dispatcher.session_closed(session_id)
-        self._run_watches(session_id, reason)
-        if self._close_functions:
-            session = Session(session_id, frontend_id, uid, packed, self)
-            self.start_task(self._close_calls([(h, (session, reason, self.server)) for h in self._close_functions]))
-
-    def _run_watches(self, session_id: int, reason: str) -> None:
-        watches = self._closed_watches.pop(session_id, ())
-        if watches:
-            self.start_task(self._close_calls([(callback, (session, reason)) for callback, session in watches]))
-
-    async def _close_calls(self, calls: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
-        for function, arguments in calls:
-            try:
-                await _awaited(function(*arguments))
-            except Exception:
-                logger.exception("%s: %r failed for the closed %r", self.id, function, arguments[0])
+        self.closings.closed(Session(session_id, frontend_id, uid, packed, self), reason)
 
     # -- picking a server
 
@@ -241,21 +235,24 @@ class Node:
         the type has no server, and what the route function raises.
         """
         ids = self._ids(server_type)
-        pick = self.app.route_functions.get(server_type)
+        pick = self._route_function(server_type)
         if pick is not None:
-            return self._checked(server_type, pick(request, ids), ids)
+            return self.checked(server_type, pick(request, ids), ids)
         session = request.session
+        policy = self.policies[server_type]
+        if policy is not None:
+            return choose(policy, session.uid, session.id, ids, self.links.up)
         if session.uid is not None:
             return rendezvous(session.uid, ids)
         return rendezvous(str(session.id), tuple(filter(self.links.up, ids)) or ids)
 
     async def pick_for(self, server_type: str, request: Request) -> str:
         """Return what ``pick_now`` does, for route functions of either kind."""
-        pick = self.app.route_functions.get(server_type)
+        pick = self._route_function(server_type)
         if pick is None or not inspect.iscoroutinefunction(pick):
             return self.pick_now(server_type, request)
         ids = self._ids(server_type)
-        return self._checked(server_type, await pick(request, ids), ids)
+        return self.checked(server_type, await pick(request, ids), ids)
 
     def _ids(self, server_type: str) -> tuple[str, ...]:
         ids = self.members.ids(server_type)
@@ -263,84 +260,51 @@ class Node:
             raise Unavailable(f"there is no {server_type} server")
         return ids
 
-    def _checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
+    def checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
+        """Return what a route function chose. Raises Unavailable when it is none of the servers."""
         if server_id not in ids:
             raise Unavailable(f"the route function of {server_type} chose {server_id!r}, which is none of its servers")
         return str(server_id)
 
-    # -- what the game asks of others: RpcPort, SessionPort, ChannelPort
+    def weight(self, server_id: str) -> int:
+        """Return a server's weight (handlers.policies.Cluster)."""
+        return self.members.get(server_id).weight
 
-    async def pick(self, server_type: str, key: Session | str, route: str, packed: bytes) -> str:
-        """Return the server that a session or key belongs to; see Rpc.by."""
-        if isinstance(key, Session):
-            return await self.pick_for(server_type, Request(route, key, packed))
-        return rendezvous(key, self._ids(server_type))
+    def in_flight(self, server_id: str) -> int:
+        """Return how many requests from here to a server are not answered yet (handlers.policies.Cluster)."""
+        return self.links.in_flight(server_id)
 
-    async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
-        """Run a packed call on a server; returns the packed result."""
-        link = self.links.to(server_id)
-        return await self._ask(link, RPC, (route, packed), len(packed), limit, f"{route} on {server_id}")
-
-    async def rpc_call_all(
-        self, server_type: str, route: str, packed: bytes, limit: float
-    ) -> tuple[dict[str, bytes], dict[str, HandlerError]]:
-        """Run a packed call on every server of a type at once."""
-        ids = self.members.ids(server_type)
-        if not ids:
-            raise NotFound(f"there is no {server_type} server")
-        calls = [self.rpc_call(server_id, route, packed, limit) for server_id in ids]
-        results: dict[str, bytes] = {}
-        errors: dict[str, HandlerError] = {}
-        for server_id, outcome in zip(ids, await asyncio.gather(*calls, return_exceptions=True), strict=True):
-            if isinstance(outcome, bytes):
-                results[server_id] = outcome
-            elif isinstance(outcome, HandlerError):
-                errors[server_id] = outcome
-            else:
-                raise outcome
-        return results, errors
+    # -- what the game asks of others: SessionPort, ChannelPort
 
     async def session_call(self, frontend_id: str, operation: str, session_id: int, argument: Any) -> Any:
         """Have a frontend carry out an operation on a session of its own."""
         fields = (operation, session_id, argument)
         link = self._to_frontend(frontend_id)
-        packed = await self._ask(link, SESSION, fields, 64, DEFAULT_TIMEOUT, f"session {operation}")
+        packed = await self.ask_link(link, SESSION, fields, DEFAULT_TIMEOUT, f"session {operation}")
         return msgpack.unpackb(packed)
 
     def watch_closed(self, session: Session, callback: Closed) -> None:
         """Call ``callback`` once when the session closes. Raises Unavailable when its frontend cannot be asked."""
+        self.closings.watch(session, callback, self._to_frontend(session.frontend_id))
 
-        def done(code: int, payload: bytes) -> None:
-            if not code and not msgpack.unpackb(payload):
-                self._run_watches(session.id, "closed before")
-
-        link = self._to_frontend(session.frontend_id)
-        watches = self._closed_watches.setdefault(session.id, [])
-        watches.append((callback, session))
-        try:
-            # The question also makes the frontend tell this server when the session closes.
-            link.request(SESSION, ("watch", session.id, None), 0, DEFAULT_TIMEOUT, done)
-        except Unavailable:
-            watches.pop()
-            if not watches:
-                del self._closed_watches[session.id]
-            raise
-
-    def tell(self, server_id: str, kind: int, fields: Entry, size: int = 0, *, vital: bool = False) -> None:
+    def tell(self, server_id: str, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
-        self._to_frontend(server_id).send(kind, fields, size, vital=vital)
+        self._to_frontend(server_id).send(kind, fields, vital=vital)
 
-    def tell_if_up(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> None:
+    def tell_if_up(self, server_id: str, kind: int, fields: Entry) -> None:
         """Queue an entry that has no meaning for a server whose link is down: that server forgot what it is about."""
         try:
-            self.links.to(server_id).send(kind, fields, size, vital=True)
+            self.links.to(server_id).send(kind, fields, vital=True)
         except (Unavailable, NotFound) as error:
             logger.debug("%s: %s is not told: %s", self.id, server_id, error)
 
-    async def ask(self, server_id: str, kind: int, fields: Entry, size: int = 0) -> bytes:
-        """Send an entry to a frontend and return its answer."""
-        link = self._to_frontend(server_id)
-        return await self._ask(link, kind, fields, size, DEFAULT_TIMEOUT, f"the answer of {server_id}")
+    def ask(self, server_id: str, kind: int, fields: Entry) -> asyncio.Future[bytes]:
+        """Queue an entry for a frontend now and return the future of its answer; errors come with it."""
+        try:
+            link = self._to_frontend(server_id)
+        except NotFound as error:
+            return _failed(error)
+        return self.ask_link(link, kind, fields, DEFAULT_TIMEOUT, f"the answer of {server_id}")
 
     def server_ids(self, server_type: str) -> tuple[str, ...]:
         """Return the ids of a type's servers."""
@@ -352,8 +316,14 @@ class Node:
             raise NotFound(f"{server_id} is no frontend")
         return self.links.to(server_id)
 
-    async def _ask(self, link: Link, kind: int, fields: Entry, size: int, limit: float, what: str) -> bytes:
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    def ask_link(self, link: Link, kind: int, fields: Entry, limit: float, what: str) -> asyncio.Future[bytes]:
+        """Queue an entry now and return the future of its answer.
+
+        An error's answer is raised by it, Unavailable where the link takes no request, TimedOut, saying ``what``, where
+        no answer comes within ``limit`` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
 
         def done(code: int, payload: bytes) -> None:
             if answer.done():
@@ -363,27 +333,21 @@ class Node:
             else:
                 answer.set_result(payload)
 
-        link.request(kind, fields, size, limit, done)
+        def late() -> None:
+            if not answer.done():
+                answer.set_exception(TimedOut(f"{what}: no answer within {limit:g} s"))
+
+        timer = loop.call_later(limit, late)
         try:
-            async with asyncio.timeout(limit):
-                return await answer
-        except TimeoutError:
-            raise TimedOut(f"{what}: no answer within {limit:g} s") from None
+            link.request(kind, fields, limit, done)
+        except Unavailable as error:
+            timer.cancel()
+            return _failed(error)
+        answer.add_done_callback(lambda _: timer.cancel())
+        return answer
 
 
-class _WithLoopback:
-    """The links to other servers and a server's own to itself."""
-
-    def __init__(self, links: Links, own: LoopbackLink) -> None:
-        self._links = links
-        self._own = own
-
-    def to(self, server_id: str) -> Link:
-        return self._own if server_id == self._own.peer else self._links.to(server_id)
-
-    def up(self, server_id: str) -> bool:
-        return server_id == self._own.peer or self._links.up(server_id)
-
-
-async def _awaited(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
+def _failed(error: HandlerError) -> asyncio.Future[bytes]:
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    return answer

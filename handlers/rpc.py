@@ -1,12 +1,14 @@
 """Calls between servers: remotes, and how code on one server calls one on another."""
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgpack
 
-from handlers.errors import BadRequest, HandlerError, PummeloError
+from handlers import deadline
+from handlers.errors import BadRequest, HandlerError, PummeloError, Unavailable
 from handlers.session import Session
 
 __all__ = ["AllTarget", "Remote", "Rpc", "RpcAllError", "RpcPort", "Target"]
@@ -14,6 +16,8 @@ __all__ = ["AllTarget", "Remote", "Rpc", "RpcAllError", "RpcPort", "Target"]
 P = ParamSpec("P")
 R = TypeVar("R")
 DEFAULT_TIMEOUT = 10.0
+RETRY_PAUSE = 0.1
+"""Seconds before a call is tried again; doubled with each try."""
 
 
 class Remote(Generic[P, R]):
@@ -64,8 +68,10 @@ class RpcAllError(PummeloError):
 class RpcPort(Protocol):
     """What carries the calls: the server that they start from."""
 
-    async def pick(self, server_type: str, key: Session | str, route: str, packed: bytes) -> str:
-        """Return the id of the server of a type that a key or session belongs to."""
+    async def pick(
+        self, server_type: str, key: Session | str, route: str, packed: bytes, avoid: Collection[str] = ()
+    ) -> str:
+        """Return the id of the server of a type that a key or session belongs to; not to be one of ``avoid``."""
 
     async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
         """Run a packed call on a server, within ``limit`` seconds; returns the packed result."""
@@ -84,32 +90,56 @@ class Rpc:
 
     Every call raises the HandlerError that the remote raised, NotFound for a server or remote that is not there,
     Unavailable for one that is down, at once or the moment it goes down, and TimedOut after ``timeout`` seconds.
+
+    What a remote calls in turn has no more time than is left of its caller's; ``remaining`` says how much. The remote
+    itself is not stopped when its time is over.
+
+    ``retries``: how often a call that met Unavailable is tried again, after 0.1 s, 0.2 s and so on, within the same
+    ``timeout``. Only for remotes that may run twice: a server that dies may have done its work already. Each try
+    picks again; ``elsewhere`` picks among the servers that have not failed, for remotes that any of them can run.
     """
 
     def __init__(self, port: RpcPort) -> None:
         self._port = port
 
-    def by(self, key: Session | str, *, timeout: float = DEFAULT_TIMEOUT) -> "Target":
+    def by(
+        self, key: Session | str, *, timeout: float = DEFAULT_TIMEOUT, retries: int = 0, elsewhere: bool = False
+    ) -> "Target":
         """Return the target that a session, by the type's route function, or a text key, by its hash, belongs to."""
-        return Target(self._port, key, None, timeout)
+        return Target(self._port, key, None, timeout, retries, elsewhere)
 
-    def to(self, server_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> "Target":
+    def to(self, server_id: str, *, timeout: float = DEFAULT_TIMEOUT, retries: int = 0) -> "Target":
         """Return the target that is this one server."""
-        return Target(self._port, "", server_id, timeout)
+        return Target(self._port, "", server_id, timeout, retries, elsewhere=False)
 
     def to_all(self, *, timeout: float = DEFAULT_TIMEOUT) -> "AllTarget":
         """Return the target that is every server of the remote's type."""
         return AllTarget(self._port, timeout)
 
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left for what runs now, when it was called by a server with a deadline; None where there is none."""
+        return deadline.remaining()
+
 
 class Target:
     """One server, named or to be picked at the call."""
 
-    def __init__(self, port: RpcPort, key: Session | str, server_id: str | None, limit: float) -> None:
+    def __init__(
+        self,
+        port: RpcPort,
+        key: Session | str,
+        server_id: str | None,
+        limit: float,
+        retries: int,
+        elsewhere: bool,
+    ) -> None:
         self._port = port
         self._key = key
         self._server_id = server_id
         self._limit = limit
+        self._retries = retries
+        self._elsewhere = elsewhere
 
     @overload
     async def call(self, remote: Remote[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -120,10 +150,31 @@ class Target:
     async def call(self, remote: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a remote there and return its result. Raises TypeError for an argument that cannot travel; see Rpc."""
         route, packed = _packed_call(remote, args, kwargs)
+        if self._retries:
+            return _unpack(await self._repeated(route, packed))
         server_id = self._server_id
         if server_id is None:
             server_id = await self._port.pick(route.partition(".")[0], self._key, route, packed)
         return _unpack(await self._port.rpc_call(server_id, route, packed, self._limit))
+
+    async def _repeated(self, route: str, packed: bytes) -> bytes:
+        now = asyncio.get_running_loop().time
+        end, pause = now() + self._limit, RETRY_PAUSE
+        failed: list[str] = []
+        for left in range(self._retries, -1, -1):
+            try:
+                server_id = self._server_id
+                if server_id is None:
+                    avoid = failed if self._elsewhere else ()
+                    server_id = await self._port.pick(route.partition(".")[0], self._key, route, packed, avoid)
+                failed.append(server_id)
+                return await self._port.rpc_call(server_id, route, packed, end - now())
+            except Unavailable:
+                if not left or now() + pause >= end:
+                    raise
+            await asyncio.sleep(pause)
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
 
 
 class AllTarget:

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from logging import getLogger
 from typing import Any, Protocol
 
 from handlers.frontend_sessions import Client
 
-__all__ = ["BufferedScheduler", "DirectScheduler", "PushScheduler"]
+__all__ = ["BufferedScheduler", "DirectScheduler", "PushScheduler", "Schedulers", "scheduler_for"]
+
+logger = getLogger(__name__)
 
 
 class PushScheduler(Protocol):
@@ -92,6 +95,57 @@ class BufferedScheduler:
         waiting, self._waiting = self._waiting, {}
         for kept in waiting.values():
             _hand_over(kept)
+
+
+def scheduler_for(interval: float) -> PushScheduler:
+    """Return the scheduler that writes every ``interval`` seconds, the direct one for 0."""
+    return BufferedScheduler(interval) if interval else DirectScheduler()
+
+
+class Schedulers:
+    """The push schedulers of a frontend by name, and the app's function that says which push goes by which.
+
+    ``default`` takes the answers, and the pushes of which nobody says. Each keeps the order for a client; two do not
+    wait for each other (pomelo's neither).
+    """
+
+    def __init__(
+        self,
+        default: PushScheduler,
+        named: dict[str, PushScheduler],
+        choice: Callable[[str, Any], str | None] | None,
+    ) -> None:
+        self._default = default
+        self._named = {"default": default, **named}
+        self._choice = choice
+
+    def push(self, clients: Iterable[Client], frame: Any, route: str, options: Any) -> None:
+        """Schedule one frame for many clients by the scheduler that the app picks for its route and options."""
+        self._picked(route, options).push(clients, frame)
+
+    def forget(self, client: Client) -> None:
+        """Drop what any of them has scheduled for a client that is gone."""
+        for scheduler in self._named.values():
+            scheduler.forget(client)
+
+    def close(self) -> None:
+        """Close them all."""
+        for scheduler in self._named.values():
+            scheduler.close()
+
+    def _picked(self, route: str, options: Any) -> PushScheduler:
+        if self._choice is None:
+            return self._default
+        try:
+            name = self._choice(route, options)
+        except Exception:
+            logger.exception("picking a push scheduler for %s failed; it goes by default", route)
+            return self._default
+        picked = self._default if name is None else self._named.get(name)
+        if picked is None:
+            logger.error("there is no push scheduler %r for %s; it goes by default", name, route)
+            picked = self._default
+        return picked
 
 
 def _hand_over(kept: list[Callable[[], None]]) -> None:

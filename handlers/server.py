@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from handlers import deadline
 from handlers.channels import ChannelService
+from handlers.lag import LagProbe
 from handlers.members import Member, Members
 from handlers.rpc import Rpc
 from handlers.sessions import Sessions
@@ -43,14 +45,27 @@ class Server:
         self.state: Any = None
         self._members = members
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._probe: LagProbe | None = None
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the event loop is late; measured from the first time that somebody asks."""
+        if self._probe is None:
+            self._probe = LagProbe()
+            self.spawn(self._probe.run(), name="lag probe")
+        return self._probe.lag
 
     def members(self, server_type: str) -> list[Member]:
         """Return the game's servers of a type, in the order of their ids; a gate picks a connector from them."""
         return self._members.of(server_type)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
-        """Run a coroutine beside the handlers; cancelled at stop. An exception is logged with its traceback."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name or getattr(coroutine, "__qualname__", None))
+        """Run a coroutine beside the handlers; cancelled at stop. An exception is logged with its traceback.
+
+        It has no deadline: where a remote starts it, it outlives the call.
+        """
+        name = name or getattr(coroutine, "__qualname__", None)
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=deadline.free_context())
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task

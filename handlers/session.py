@@ -66,6 +66,11 @@ class Session(MutableMapping[str, Any]):
             self._local = {}
         return self._local
 
+    @property
+    def packed(self) -> bytes:
+        """The values as they travel, with what this request changed."""
+        return self._packed if self._values is None else pack_values(self._values)
+
     async def bind(self, uid: str | int) -> None:
         """Give the session its user; returns when the frontend has done so. Integers are converted to text.
 
@@ -102,8 +107,13 @@ class Session(MutableMapping[str, Any]):
     def on_closed(self, callback: Closed) -> None:
         """Call ``callback(session, reason)`` once when the connection closes; plain or async, on this server.
 
-        Where it closed already the callback comes soon; where its frontend is lost the reason is "frontend lost".
-        Raises Unavailable when the frontend cannot be asked.
+        Where it closed already the callback comes soon. Raises Unavailable when the frontend cannot be asked.
+
+        The reasons, of this and of the app's ``on_close``, are texts, where pomelo's are texts or WebSocket codes:
+        "client closed", "connection lost: ...", "heartbeat timeout", "idle timeout", "slow consumer" (it does not
+        read), "message too large ...", "bad package ...", "bad frame ...", "server closed"; "kick: " with the reason
+        given to a kick, with "logged in elsewhere" (``single_session``), "too many messages" (``rate``) or "server
+        stopping"; "frontend lost" where its server died, "closed before" where it was closed when asked for.
         """
         self._port.watch_closed(self, callback)
 

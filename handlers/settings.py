@@ -1,5 +1,6 @@
 """What can be set for a server's logic; the listener's own limits are the gateway's."""
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Settings"]
@@ -12,18 +13,21 @@ class Settings:
     ``waiting``: requests of one session that may wait for an earlier one. ``single_session``: whether a new login of a
     uid on a frontend ends the earlier one there. ``push_interval``: seconds between the writes of a buffered push
     scheduler, 0 for the direct one. ``forward_timeout``: seconds until a request forwarded to a backend is answered
-    504.
+    504. ``rate``: messages a second that a session may send, as many of them at once, 0 for any number; what is above
+    is answered 429, or dropped when it is a notify, and a session that sends ten times as much is kicked.
     """
 
     waiting: int = 64
     single_session: bool = False
     push_interval: float = 0.0
     forward_timeout: float = 30.0
+    rate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.waiting < 1:
-            raise ValueError(f"waiting must be at least 1: {self.waiting}")
-        if self.push_interval < 0:
-            raise ValueError(f"push_interval must not be negative: {self.push_interval}")
-        if self.forward_timeout <= 0:
-            raise ValueError(f"forward_timeout must be positive: {self.forward_timeout}")
+            raise ValueError("waiting must be at least 1")
+        for name, value in (("push_interval", self.push_interval), ("rate", self.rate)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number that is not negative")
+        if not 0 < self.forward_timeout < math.inf:
+            raise ValueError("forward_timeout must be a positive number of seconds")

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import itertools
 import json
+import ssl
 from collections import deque
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import websockets
 
@@ -17,12 +20,87 @@ class Closed(Exception):
     """The server closed the connection."""
 
 
+class TcpSocket:
+    """A plain TCP stream, read a package at a time; what of a WebSocket's methods PomeloClient uses."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def recv(self) -> bytes:
+        head = await self._reader.readexactly(4)
+        return head + await self._reader.readexactly(int.from_bytes(head[1:], "big"))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                yield await self.recv()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self._writer.wait_closed()
+
+
+class UdpSocket(asyncio.DatagramProtocol):
+    """Datagrams to and from one server."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._came.put_nowait(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._came.put_nowait(None)
+
+    async def send(self, data: bytes) -> None:
+        self._transport.sendto(data)
+
+    async def recv(self) -> bytes:
+        data = await self._came.get()
+        assert data is not None
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (data := await self._came.get()) is not None:
+            yield data
+
+    async def close(self) -> None:
+        self._transport.close()
+        await asyncio.sleep(0)
+
+
+async def connect(url: str, tls: ssl.SSLContext | None) -> Any:
+    """Connect by the URL's scheme: ws, wss, tcp, tcps, udp."""
+    scheme, host, port = (place := urlsplit(url)).scheme, place.hostname, place.port
+    if scheme in ("ws", "wss"):
+        return await websockets.connect(url, ssl=tls, compression=None, max_size=None, ping_interval=None)
+    if scheme == "udp":
+        assert host
+        assert port
+        _, udp = await asyncio.get_running_loop().create_datagram_endpoint(UdpSocket, remote_addr=(host, port))
+        return udp
+    return TcpSocket(*await asyncio.open_connection(host, port, ssl=tls))
+
+
 class PomeloClient:
     """One connection: handshake, requests, notifies, pushes, kicks. Heartbeats are answered."""
 
-    def __init__(self, url: str, *, user: Any = None) -> None:
+    def __init__(
+        self, url: str, *, user: Any = None, client_type: str = "test", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.url = url
         self.user = user
+        self.client_type = client_type
+        self.tls = tls
         self.welcome: dict[str, Any] = {}
         self.pushes: list[tuple[str, Any]] = []
         self.kicked: str | None = None
@@ -34,12 +112,14 @@ class PomeloClient:
         self.closed = False
 
     async def __aenter__(self) -> Self:
-        self._socket = await websockets.connect(self.url, compression=None, max_size=None, ping_interval=None)
-        await self._send(HANDSHAKE, json.dumps({"sys": {"version": "1", "type": "test"}, "user": self.user}).encode())
+        self._socket = await connect(self.url, self.tls)
+        system = {"version": "1", "type": self.client_type}
+        await self._send(HANDSHAKE, json.dumps({"sys": system, "user": self.user}).encode())
         kind, body = next(_packages(await self._socket.recv()))
         assert kind == HANDSHAKE
         self.welcome = json.loads(body)
         if self.welcome["code"] != 200:
+            await self._socket.close()
             raise Closed(self.welcome["code"])
         self._codes = self.welcome["sys"].get("dict", {})
         self._routes = {code: route for route, code in self._codes.items()}

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import trustme
 
-from actors.config import ConfigError, load_game
+from actors.config import ConfigError, TlsFiles, load_game
 
 GOOD = """
 app: app:app
@@ -65,11 +66,11 @@ def test_every_mistake_is_told_at_once_with_its_path(tmp_path: Path) -> None:
     assert told[1].startswith("app: the app is expected here")
     assert "servers.gate.port: Expected `int`, got `str`" in told
     assert any(mistake.startswith("servers.gate.colour: there is no such field here") for mistake in told)
-    assert "servers.connector.count: 1 to 1000 servers, not 0" in told
+    assert "servers.connector.count: 1 to 1000 servers" in told
     assert "servers.chat.port: there is no such field here; it is for frontends (frontend: true)" in told
     assert any(mistake.startswith("servers.area: heartbeat must be") for mistake in told)
     assert "servers.world: a mapping is expected" in told
-    assert "servers.pages.web: there is no folder 'nowhere' beside the file" in told
+    assert "servers.pages.web: a folder below the file's is expected" in told
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_two_servers_on_one_port_are_told(tmp_path: Path) -> None:
 
 def test_ports_past_the_last_are_told(tmp_path: Path) -> None:
     text = "app: app:app\nservers: {a: {frontend: true, port: 65535, count: 2}}"
-    assert mistakes(tmp_path, text) == ["servers.a.port: 0 to 65535 for every server, not 65535 and up"]
+    assert mistakes(tmp_path, text) == ["servers.a.port: 0 to 65535, for the last server too"]
 
 
 @pytest.mark.parametrize("package", ["actors", "gateway", "handlers"])
@@ -133,9 +134,119 @@ def test_the_environment_fills_in_and_its_values_are_never_told(
     monkeypatch.setenv("KEY", "hush")
     spec = load_game(written(tmp_path, text)).servers[0]
     assert (spec.port, spec.host, spec.game_settings) == (3070, "h-one", {"key": "hush"})
+    monkeypatch.setenv("KEY", "a: b: [hush")
+    assert load_game(written(tmp_path, text)).servers[0].game_settings == {"key": "a: b: [hush"}
+    monkeypatch.setenv("KEY", "0123")
+    assert load_game(written(tmp_path, text)).servers[0].game_settings == {"key": "0123"}
     monkeypatch.setenv("PORT", "hush")
     monkeypatch.delenv("HOST")
     told = mistakes(tmp_path, text)
     assert "servers.a.host: the environment has no 'HOST'" in told
     assert "servers.a.port: Expected `int`, got `str`" in told
     assert "hush" not in "".join(told)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    return tmp_path
+
+
+def test_how_clients_reach_a_frontend_is_taken_and_paths_are_beside_the_file(certificate: Path) -> None:
+    text = """
+        app: app:app
+        servers:
+          plain: {frontend: true}
+          secure:
+            {frontend: true, tls: {certificate: cert.pem, key: key.pem}, trusted_proxies: [10.0.0.0/8, "::1"],
+             deny: [192.0.2.7]}
+          fast: {frontend: true, transport: udp, port: 3050}
+          both: {frontend: true, port: 3050}
+    """
+    plain, secure, fast, _ = load_game(written(certificate, text)).servers
+    assert (plain.scheme, secure.scheme, fast.scheme) == ("ws", "wss", "udp")
+    assert secure.tls == TlsFiles(str(certificate / "cert.pem"), str(certificate / "key.pem"))
+    assert secure.trusted_proxies == ("10.0.0.0/8", "::1")
+    assert secure.deny == ("192.0.2.7",)
+    assert (plain.tls, plain.trusted_proxies, plain.deny, plain.transport) == (None, (), (), "tcp")
+
+
+def test_what_clients_cannot_be_reached_by_is_told_before_the_start(certificate: Path) -> None:
+    (certificate / "pages").mkdir()
+    told = mistakes(
+        certificate,
+        """
+        app: app:app
+        servers:
+          a: {frontend: true, tls: {certificate: nowhere.pem, key: key.pem}}
+          b: {frontend: true, tls: {certificate: key.pem, key: cert.pem}}
+          c: {frontend: true, tls: {certificate: cert.pem}}
+          d: {frontend: true, deny: [10.0.0.1/8], trusted_proxies: [somewhere]}
+          e: {frontend: true, transport: sctp}
+          f: {frontend: true, transport: udp, dictionary: true, web: pages, trusted_proxies: [10.0.0.0/8]}
+          g: {deny: [10.0.0.0/8]}
+        """,
+    )
+    folder = certificate
+    assert told == [
+        f"servers.a.tls: cannot read {folder}/nowhere.pem: No such file or directory",
+        f"servers.b.tls: {folder}/key.pem and {folder}/cert.pem are no certificate and its key without a password, "
+        "as PEM",
+        "servers.c.tls: Object missing required field `key`",
+        "servers.d.trusted_proxies: 'somewhere' does not appear to be an IPv4 or IPv6 network",
+        "servers.d.deny: 10.0.0.1/8 has host bits set",
+        "servers.e.transport: Invalid enum value 'sctp'",
+        "servers.f.dictionary: there is none with transport: udp",
+        "servers.f.trusted_proxies: there is none with transport: udp",
+        "servers.f.web: there is none with transport: udp",
+        "servers.g.deny: there is no such field here; it is for frontends (frontend: true)",
+    ]
+
+
+def test_weights_are_one_for_the_type_or_one_for_each_server_and_the_rate_is_a_setting(tmp_path: Path) -> None:
+    game = load_game(
+        written(
+            tmp_path,
+            """
+            app: app:app
+            servers:
+              gate: {frontend: true, rate: 2.5}
+              chat: {count: 2, weight: [1, 3]}
+              area: {count: 2, weight: 2}
+            """,
+        )
+    )
+    assert [server.weight for server in game.servers] == [1, 1, 3, 2, 2]
+    assert [server.settings.rate for server in game.servers] == [2.5, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("weight", ["0", "[1]", "[1, 0]", "[1, 2, 3]"])
+def test_weights_that_do_not_fit_the_servers_are_told(tmp_path: Path, weight: str) -> None:
+    told = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, weight: {weight}, settings"))
+    assert told == ["servers.chat.weight: a number of at least 1 is expected, or a list of 2 of them"]
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "told"),
+    [
+        ("app: app:app\nservers: {a: {count: 2020-13-45}}", (), "not YAML: month must be in 1..12"),
+        ("app: app:app\nservers: &a {b: *a}", (), "an anchor holds itself"),
+        (GOOD, ("chat.count=[",), "--set chat.count=[: not YAML: "),
+        ("app: app:app\nservers: {a: {num_cpus: -1}}", (), "servers.a.num_cpus: a number that is not negative"),
+        ("app: app:app\nservers: {a: {num_cpus: .nan}}", (), "servers.a.num_cpus: a number that is not negative"),
+        ("app: app:app\nservers: {a: {frontend: true, forward_timeout: .nan}}", (), "servers.a: forward_timeout must"),
+        ("app: app:app\nservers: {a: {frontend: true, web: ''}}", (), "servers.a.web: a folder below the file's"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_in_one_line(
+    tmp_path: Path, text: str, changes: tuple[str, ...], told: str
+) -> None:
+    (line,) = mistakes(tmp_path, text, *changes)
+    assert line.startswith(told)
+
+
+def test_a_server_type_without_fields_can_be_changed(tmp_path: Path) -> None:
+    game = load_game(written(tmp_path, "app: app:app\nservers: {chat: }"), ["chat.count=3"])
+    assert len(game.servers) == 3

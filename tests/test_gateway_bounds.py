@@ -26,6 +26,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway import Limits, PackageType, encode_package, encode_request
+from gateway.tcp import TcpWire
 
 QUICK = Limits(handshake_timeout=0.2, heartbeat=None)
 
@@ -212,20 +213,38 @@ def test_a_client_that_reads_nothing_is_cut_and_nobody_else_notices() -> None:
     run(main())
 
 
-def test_a_single_turn_beyond_the_outgoing_limit_cuts_without_keeping_it_all() -> None:
+def test_a_single_turn_far_beyond_any_limit_cuts_without_keeping_it_all() -> None:
     async def main() -> None:
         async with serving(limits=Limits(outgoing=10_000)) as served, player(served.port) as someone:
             await until(lambda: served.acceptor.clients)
             (client,) = served.acceptor.clients
-            frame = served.listener.encode_push("onFlood", bytes(1000))
-            for _ in range(1000):
+            frame = served.listener.encode_push("onFlood", bytes(1 << 20))
+            for _ in range(100):
                 client.send(frame)
             assert not client.closed  # never in the middle of a sender's loop
             assert served.listener._hub is not None
-            (websocket,) = served.listener._hub.sockets
-            assert len(websocket.pending or ()) < 15
+            (websocket,) = served.listener._hub.wires
+            assert isinstance(websocket, TcpWire)
+            assert len(websocket.pending or ()) < 35
             await until(lambda: served.acceptor.reasons == ["slow consumer"])
             await close_code(someone)
+
+    run(main())
+
+
+def test_a_client_that_reads_gets_all_that_one_turn_made_for_it() -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(outgoing=10_000)) as served, player(served.port) as someone:
+            await until(lambda: served.acceptor.clients)
+            (client,) = served.acceptor.clients
+            frame = served.listener.encode_push("onMuch", bytes(1000))
+            for _ in range(300):
+                client.send(frame)
+            received = 0
+            async with asyncio.timeout(10):
+                while received < 300 * 1000:
+                    received += len(await someone.recv())
+            assert not client.closed
 
     run(main())
 
@@ -254,11 +273,11 @@ def test_a_crowd_at_the_door_is_dropped_at_once() -> None:
             closed = [asyncio.ensure_future(reader.read()) for reader, _ in crowd]
             await until(lambda: sum(one.done() for one in closed) == 5)
             assert served.listener._hub is not None
-            assert len(served.listener._hub.doors) == 65
+            assert len(served.listener._hub.guests) == 65
             for _, writer in crowd:
                 writer.transport.abort()
             await asyncio.gather(*closed, return_exceptions=True)
-            await until(lambda: not served.listener._hub or not served.listener._hub.doors)
+            await until(lambda: not served.listener._hub or not served.listener._hub.guests)
             async with player(served.port) as someone:
                 await still_served(someone)
 
@@ -287,7 +306,7 @@ def test_a_half_closed_client_that_reads_nothing_does_not_stay(caplog: pytest.Lo
                 deaf.shutdown(socket.SHUT_WR)
                 await until(lambda: served.acceptor.reasons == ["client closed"])
                 assert served.listener._hub is not None
-                await until(lambda: not served.listener._hub or not served.listener._hub.sockets)
+                await until(lambda: not served.listener._hub or not served.listener._hub.wires)
 
     with caplog.at_level(logging.WARNING):
         run(main())

@@ -162,7 +162,7 @@ def test_health_is_reported_as_json(report: Mapping[str, Any], status: bytes, bo
         b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi",
         b"HEAD / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
-        b"\x01\x00\x00\x02{}",
+        b"\x00\x00\x00\x02{}",
         b"GET\r\n\r\n",
         b"GET / HTTP/9\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",

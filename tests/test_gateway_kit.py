@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -44,9 +46,14 @@ def vectors(name: str) -> dict[str, Any]:
     return data
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test's coroutine; a test that hangs fails."""
-    asyncio.run(asyncio.wait_for(main, 20))
+def run(main: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    """Run a test's coroutine, on another loop than asyncio's if one is given; a test that hangs fails."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(main, 20))
+
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+"""Where sockets are at stake, both have to do."""
 
 
 async def until(condition: Callable[[], object], within: float = 5.0) -> None:
@@ -113,9 +120,24 @@ async def serving(
     dictionary: RouteDictionary | None = None,
     web: Path | None = None,
     origins: list[str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    trusted_proxies: Sequence[str] = (),
+    denied: Sequence[str] = (),
+    udp: bool = False,
 ) -> AsyncIterator[Served]:
     acceptor = acceptor or Recorder()
-    listener = Listener(acceptor, limits=limits, dictionary=dictionary, web=web, name="connector-1", origins=origins)
+    listener = Listener(
+        acceptor,
+        limits=limits,
+        dictionary=dictionary,
+        web=web,
+        name="connector-1",
+        origins=origins,
+        tls=tls,
+        trusted_proxies=trusted_proxies,
+        denied=denied,
+        udp=udp,
+    )
     port = listener.bind("127.0.0.1", 0)
     await listener.open()
     try:
@@ -217,10 +239,35 @@ class Raw:
             chunks.append(b"")
         return b"".join(chunks)
 
+    async def package(self) -> tuple[int, bytes]:
+        """Return the next package of a plain stream of them."""
+        head = await self.reader.readexactly(4)
+        return head[0], await self.reader.readexactly(int.from_bytes(head[1:], "big"))
+
+    async def data(self) -> bytes:
+        """Return the next message of a plain stream of packages; heartbeats are passed over."""
+        while True:
+            kind, body = await self.package()
+            if kind == PackageType.DATA:
+                return body
+            assert kind == PackageType.HEARTBEAT
+
+    async def shake_hands(self) -> dict[str, Any]:
+        """Do the handshake of a plain stream of packages, all but the ack."""
+        self.send(HELLO)
+        kind, body = await self.package()
+        assert kind == PackageType.HANDSHAKE
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+
 
 @asynccontextmanager
-async def raw(port: int) -> AsyncIterator[Raw]:
+async def raw(port: int, *, before: bytes = b"", tls: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+    """Connect; send `before`, and then begin TLS if there is a context for it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(before)
+    if tls is not None:
+        await writer.start_tls(tls, server_hostname="localhost")
     try:
         yield Raw(reader, writer)
     finally:

@@ -45,6 +45,7 @@ from gateway import (
     encode_package,
     encode_request,
 )
+from gateway.tcp import TcpWire
 
 DICTIONARY = RouteDictionary(["chat.chatHandler.send"], ["onChat"])
 
@@ -573,7 +574,8 @@ def test_accepted_sockets_do_not_wait_to_gather() -> None:
         async with serving() as served, player(served.port) as someone:
             await someone.package()
             assert served.listener._hub is not None
-            (websocket,) = served.listener._hub.sockets
+            (websocket,) = served.listener._hub.wires
+            assert isinstance(websocket, TcpWire)
             accepted = websocket._transport.get_extra_info("socket")
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 

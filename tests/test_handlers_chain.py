@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support_handlers import Stage, virtual
 
-from handlers import App, BadRequest, HandlerError, Reply, Request, Server
+from handlers import App, BadRequest, HandlerError, Reply, Request, Server, Session
 from handlers.chain import build_chain
 from handlers.kit import Kit
 
@@ -342,3 +342,40 @@ async def test_a_filter_whose_waiting_is_cancelled_does_not_stop_the_session() -
         client = await kit.connect("connector-1")
         assert await client.request("chat.stage.echo", 1) == {"code": 500, "message": "internal error"}
         assert await client.request("chat.stage.echo", 2) == 2
+
+
+@virtual
+async def test_global_after_filters_run_for_notifies_too() -> None:
+    stage = Stage()
+    seen: list[tuple[str, bool]] = []
+    stage.app.global_after(lambda request, reply, server: seen.append((request.route, request.notify)))
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        client.notify("chat.stage.echo", {})
+        client.notify("connector.stage.echo", {})
+        client.notify("chat.stage.nothing_here", {})
+        await kit.settle()
+    assert seen == [("connector.stage.echo", True), ("chat.stage.echo", True)]
+
+
+@virtual
+async def test_what_a_global_before_filter_sets_goes_along_with_that_request_alone() -> None:
+    stage = Stage()
+
+    def speak(request: Request, server: Server) -> None:
+        if request.body(dict).get("german"):
+            request.session["language"] = "de"
+
+    stage.app.global_before(speak)
+
+    @stage.app.handler("chat.stage.language")
+    @stage.app.handler("connector.stage.language")
+    async def language(session: Session) -> dict[str, str | None]:
+        return {"language": session.get("language")}
+
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        for server_type in ("chat", "connector"):
+            route = f"{server_type}.stage.language"
+            assert await client.request(route, {"german": True}) == {"language": "de"}
+            assert await client.request(route) == {"language": None}

@@ -1,5 +1,6 @@
 """The chat example, through the kit: what pomelo's own chat demo does."""
 
+import asyncio
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,8 @@ async def test_the_others_are_told_who_leaves_and_an_empty_room_ends() -> None:
     [
         ({"username": "alice"}, 400, "missing required field `rid`"),
         ({"username": 5, "rid": "tea"}, 400, "`$.username`"),
-        ({"username": "", "rid": "tea"}, 400, "a name and a room are needed"),
-        ({"username": "a*b", "rid": "tea"}, 400, "no * in the name"),
+        ({"username": "", "rid": "tea"}, 400, "`$.username`"),
+        ({"username": "a*b", "rid": "tea"}, 400, "no * in it"),
         ([], 400, "Expected `object`"),
     ],
 )
@@ -136,3 +137,16 @@ async def test_nobody_speaks_before_entering_a_room() -> None:
     async with chat_kit() as kit:
         client = await kit.connect("connector-1")
         assert (await client.request(SEND, {"content": "hello"}))["code"] == 403
+
+
+@virtual
+async def test_a_room_is_told_of_those_whose_connector_died() -> None:
+    async with chat_kit() as kit:
+        alice, bob = await kit.connect("connector-1"), await kit.connect("connector-2")
+        await alice.request(ENTER, {"username": "alice", "rid": "tea"})
+        await bob.request(ENTER, {"username": "bob", "rid": "tea"})
+        kit.lose("connector-2")
+        assert await alice.pushed("onLeave") == {"user": "bob"}
+        alice.close()
+        await asyncio.sleep(2)
+        assert not any("tea" in kit.server(f"chat-{number}").channels for number in (1, 2))

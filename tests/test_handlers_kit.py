@@ -127,10 +127,10 @@ async def test_only_a_frontend_can_be_connected_to() -> None:
 
 
 @virtual
-async def test_a_lost_frontend_takes_its_clients_with_it_and_its_hooks_are_silent() -> None:
+async def test_a_lost_frontend_takes_its_clients_with_it_and_backends_run_their_close_hooks_once() -> None:
     stage = Stage()
-    hooks: list[str] = []
-    stage.app.on_close(lambda session, reason, server: hooks.append(server.id))
+    hooks: list[tuple[str, str]] = []
+    stage.app.on_close(lambda session, reason, server: hooks.append((server.id, reason)))
     async with stage.kit(connectors=2) as kit:
         here, there = await kit.connect("connector-1"), await kit.connect("connector-2")
         answers = [client.send_request("chat.stage.slow", {"seconds": 5}) for client in (here, there)]
@@ -140,7 +140,7 @@ async def test_a_lost_frontend_takes_its_clients_with_it_and_its_hooks_are_silen
         with pytest.raises(ConnectionError, match="frontend lost"):
             await answers[0]
         assert await answers[1] == {"seconds": 5}
-        assert hooks == []
+        assert hooks == [("chat-1", "frontend lost")]
 
 
 @virtual

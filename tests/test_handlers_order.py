@@ -256,3 +256,18 @@ async def test_remotes_are_not_held_up_by_a_sessions_requests() -> None:
             return found
 
         assert await stage.within(client, "chat", busy) == "chat-1"
+
+
+@virtual
+async def test_concurrent_requests_of_a_session_are_bounded_too() -> None:
+    stage = Stage()
+
+    @stage.app.handler("chat.stage.nap", concurrent=True)
+    async def nap() -> None:
+        await asyncio.sleep(1)
+
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        answers = await asyncio.gather(*(client.send_request("chat.stage.nap") for _ in range(100)))
+        assert [answer.get("code") for answer in answers].count(429) == 35
+        assert await client.request("chat.stage.nap") == {}

@@ -2,6 +2,7 @@
 kick by uid and by sid, unknown ones; backendSessionService)."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -185,7 +186,7 @@ async def test_a_closed_callback_registered_after_the_close_comes_soon(server_ty
         session.on_closed(lambda session, reason: heard.append(reason))
         await kit.settle()
         assert heard == ["closed before"]
-        assert kit.nodes[f"{server_type}-1"]._closed_watches == {}
+        assert kit.nodes[f"{server_type}-1"].closings._watches == {}
 
 
 @virtual
@@ -283,3 +284,39 @@ async def test_a_close_hook_that_raises_is_logged(caplog: pytest.LogCaptureFixtu
         (await kit.connect("connector-1")).close()
         await kit.settle()
         assert "cannot tidy up" in caplog.text
+
+
+@virtual
+async def test_connection_service_js_logins_are_counted_listed_and_never_below_zero() -> None:
+    stage = Stage()
+    async with stage.kit() as kit:
+        frontend = kit.nodes["connector-1"].frontend
+        assert frontend is not None
+        service = frontend.sessions
+        clients = [await stage.bound(kit, "connector-1", uid) for uid in ("ada", "ada", "bob")]
+        await kit.connect("connector-1")
+        assert (len(service), service.logged_in) == (4, 3)
+        logins = service.logins()
+        assert [login[:2] for login in logins] == [
+            (uid, client.session.id) for uid, client in zip(("ada", "ada", "bob"), clients, strict=True)
+        ]
+        assert all(abs(since - time.time()) < 60 for _, _, since in logins)
+        await stage.within(clients[0], "connector", lambda session, server: session.unbind())
+        assert (len(service), service.logged_in) == (4, 2)
+        for client in (*clients, *clients):
+            client.close()
+            service.close(client.session)
+        assert (len(service), service.logged_in, service.logins()) == (1, 0, [])
+
+
+@virtual
+async def test_what_a_request_queued_of_a_closed_session_is_answered_to_the_frontend_and_never_runs() -> None:
+    stage = Stage()
+    async with stage.kit(connectors=2) as kit:
+        client = await kit.connect("connector-1")
+        for _ in range(5):
+            client.send_request("chat.stage.slow", {"seconds": 5})
+        await kit.settle()
+        kit.lose("connector-1")
+        await asyncio.sleep(6)
+        assert kit.nodes["chat-1"].dispatcher.running == 0

@@ -40,7 +40,7 @@ class Peer:
 
     async def ask(self, peer: str, kind: int, value: float, limit: float = 30.0) -> tuple[int, bytes]:
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self.links.to(peer).request(kind, (value,), 10, limit, lambda code, payload: answer.set_result((code, payload)))
+        self.links.to(peer).request(kind, (value,), limit, lambda code, payload: answer.set_result((code, payload)))
         return await answer
 
 
@@ -161,7 +161,7 @@ async def flooded(chance: random.Random) -> tuple[Peer, Peer]:
 
     async def tell(own: Peer, peer: str) -> None:
         for number in range(500):
-            own.links.to(peer).send(NOTE, (number,), 10)
+            own.links.to(peer).send(NOTE, (number,))
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.uniform(0, 0.01))
 
@@ -293,6 +293,27 @@ def test_a_peer_that_does_not_respond_is_refused_within_six_seconds_and_well_aft
     run(scenario())
 
 
+def test_requests_in_flight_are_counted_down_by_answers_by_deadlines_and_by_a_death() -> None:
+    async def scenario() -> None:
+        network = Network()
+        one, _ = await two(network)
+        assert one.links.in_flight("b") == 0
+        asked = [asyncio.create_task(one.ask("b", SLOW, seconds, 10)) for seconds in (1, 100, 100)]
+        await asyncio.sleep(0.5)
+        assert one.links.in_flight("b") == 3
+        await asked[0]
+        assert one.links.in_flight("b") == 2
+        await asked[1]
+        assert one.links.in_flight("b") == 0
+        asked.append(asyncio.create_task(one.ask("b", SLOW, 100, 10)))
+        await asyncio.sleep(0.5)
+        network.kill("b")
+        await asyncio.gather(*asked)
+        assert one.links.in_flight("b") == 0
+
+    run(scenario())
+
+
 def test_a_request_is_answered_504_at_its_deadline() -> None:
     async def scenario() -> None:
         one, _ = await two(Network())
@@ -312,13 +333,13 @@ def test_a_full_queue_answers_busy_and_a_full_reserve_begins_anew(monkeypatch: p
         in_flight = asyncio.create_task(one.ask("b", ECHO, 2))
         await asyncio.sleep(0.1)
         link = one.links.to("b")
-        link.send(NOTE, (b"x" * (60 << 20),), 0)
+        link.send(NOTE, (b"x" * (60 << 20),))
         with pytest.raises(Unavailable, match="b is busy"):
-            link.send(NOTE, (b"x" * (5 << 20),), 0)
+            link.send(NOTE, (b"x" * (5 << 20),))
         assert one.lost == []
-        link.send(NOTE, (b"x" * (5 << 20),), 0, vital=True)
+        link.send(NOTE, (b"x" * (5 << 20),), vital=True)
         with pytest.raises(Unavailable, match="b is busy"):
-            link.send(NOTE, (b"x" * (8 << 20),), 0, vital=True)
+            link.send(NOTE, (b"x" * (8 << 20),), vital=True)
         assert one.lost == ["b"]
         assert (await in_flight)[0] == 503
 
@@ -358,7 +379,7 @@ def test_an_answer_that_nobody_can_take_harms_no_other() -> None:
             raise RuntimeError("cannot take it")
 
         def give_both() -> asyncio.Task[tuple[int, bytes]]:
-            one.links.to("b").request(SLOW, (0.1,), 0, 30, fails)
+            one.links.to("b").request(SLOW, (0.1,), 30, fails)
             return asyncio.create_task(one.ask("b", SLOW, 0.1))
 
         assert await give_both() == (0, b"slow")
@@ -396,7 +417,7 @@ def test_a_closed_link_takes_nothing_more() -> None:
         await link.close()
         calls = link.calls
         with pytest.raises(Unavailable):
-            link.request(ECHO, (1,), 0, 30, lambda code, payload: None)
+            link.request(ECHO, (1,), 30, lambda code, payload: None)
         link.answer(1, 0, b"late")
         await asyncio.sleep(10)
         assert link.calls == calls
@@ -418,7 +439,7 @@ def test_links_heal_whatever_is_lost_and_late(seed: int) -> None:
             network.lose_next = chance.choice([0, 0, 1])
             for peer, name in ((one, "b"), (other, "a")):
                 with contextlib.suppress(Unavailable):
-                    peer.links.to(name).request(ECHO, (1,), 0, 10, lambda code, payload: None)
+                    peer.links.to(name).request(ECHO, (1,), 10, lambda code, payload: None)
             await asyncio.sleep(chance.uniform(0, 2))
         network.lose_next = 0
         network.delay = lambda: 0.001

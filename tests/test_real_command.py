@@ -14,6 +14,7 @@ import pytest
 from conftest import GAME
 from pomelo_client import PomeloClient
 from running import ROOT, RunningGame
+from waiting import eventually
 
 pytestmark = pytest.mark.real
 PUMMELO = str(Path(sys.executable).with_name("pummelo"))
@@ -114,3 +115,71 @@ def test_the_health_of_a_frontend_and_the_page_are_on_the_client_port() -> None:
             assert b'"ok":true' in answer.read().replace(b" ", b"")
         with urllib.request.urlopen(f"{page}/") as answer:
             assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def game_of(folder: Path, app: str, servers: str = "chat: {}") -> Path:
+    (folder / "game_app.py").write_text(f"from handlers import App\napp = App('a')\n{app}")
+    path = folder / "servers.yaml"
+    path.write_text(f"app: game_app:app\nservers: {{{servers}}}")
+    return path
+
+
+def test_the_servers_run_the_game_beside_the_file_wherever_the_command_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "game_app.py").write_text("print('the wrong game', flush=True)")
+    (tmp_path / "game").mkdir()
+    hook = "@app.on_start\ndef start(server):\n    print('the right game', flush=True)"
+    path = game_of(tmp_path / "game", hook)
+    monkeypatch.chdir(elsewhere)
+    with RunningGame(path) as game:
+        # What a game prints is on standard error: standard output has the results alone.
+        assert eventually(lambda: "the right game" in game.stderr())
+        assert "the wrong game" not in game.stderr()
+        assert game.stdout == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("app", "told"),
+    [
+        (
+            "@app.on_start\ndef start(server):\n    raise OSError('the database is away')",
+            "OSError: the database is away",
+        ),
+        ("@app.on_start\ndef start(server):\n    raise SystemExit(3)", "SystemExit: 3"),
+        ("import os\n@app.on_start\ndef start(server):\n    os._exit(1)", "its process died while it booted"),
+    ],
+)
+def test_a_server_that_cannot_boot_is_told_in_one_line_and_nothing_is_left(tmp_path: Path, app: str, told: str) -> None:
+    with RunningGame(game_of(tmp_path, app), ready=0) as game:
+        assert game.wait(60) == 1
+        last = game.stderr().splitlines()[-1]
+        assert last.startswith(f"pummelo: chat-1: {told}")
+        assert game.leftovers() == {}
+        assert game.stdout == []
+
+
+def test_a_server_that_no_node_can_take_is_told(tmp_path: Path) -> None:
+    with RunningGame(game_of(tmp_path, "", "chat: {num_cpus: 1000}"), ready=0) as game:
+        assert game.wait(60) == 1
+        assert "pummelo: chat-1: num_cpus 1000 is more than any node has" in game.stderr()
+
+
+def test_an_address_where_something_else_answers_is_told_in_one_line() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        (line,) = failed("run", str(GAME), "--address", f"127.0.0.1:{port}", within=8)
+    assert line.startswith(f"pummelo: no Ray cluster at 127.0.0.1:{port}")
+
+
+def test_a_signal_while_ray_starts_leaves_no_process() -> None:
+    with RunningGame(GAME, ready=0) as game:
+        assert eventually(lambda: any("gcs_server" in line for line in game.processes().values()), 30)
+        game.interrupt()
+        assert game.wait(60) == 0
+        assert game.leftovers() == {}
+        assert game.stdout == []

@@ -130,7 +130,7 @@ def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_member
                 async with asyncio.timeout(20):
                     while len(await watcher.request("area.room.members", {"room": "left"})) == 2:
                         pass
-                assert time.monotonic() - killed < 15
+                assert time.monotonic() - killed < 2
                 await client.until_closed()
             assert await reconnected(fragile.urls["connector-1"]) != pid
 

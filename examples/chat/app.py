@@ -6,13 +6,16 @@ hashes to, whichever connectors its members came by.
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from handlers import App, HandlerError, Request, Server, Session, rendezvous
 
 app = App("chat", routes=["onChat", "onAdd", "onLeave"])
+
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class QueryEntry(msgspec.Struct):
@@ -24,8 +27,12 @@ class QueryEntry(msgspec.Struct):
 class Enter(msgspec.Struct):
     """Who enters which room."""
 
-    username: str
-    rid: str
+    username: Name
+    rid: Name
+
+
+class Rooms(dict[str, set[str]]):
+    """The uids that each room was told of."""
 
 
 class Send(msgspec.Struct):
@@ -54,8 +61,8 @@ async def query_entry(msg: QueryEntry, server: Server) -> dict[str, Any]:
 @app.handler("connector.entryHandler.enter")
 async def enter(msg: Enter, session: Session, server: Server) -> dict[str, Any]:
     """Enter a room under a name; answers the names in it. A name already taken is refused."""
-    if not msg.username or not msg.rid or "*" in msg.username:
-        raise HandlerError(400, "a name and a room are needed, and no * in the name")
+    if "*" in msg.username:
+        raise HandlerError(400, "a name has no * in it")
     if session.uid is not None:
         raise HandlerError(409, "this connection is in a room already")
     uid = f"{msg.username}*{msg.rid}"
@@ -64,11 +71,13 @@ async def enter(msg: Enter, session: Session, server: Server) -> dict[str, Any]:
     await session.bind(uid)
     session["rid"] = msg.rid
     await session.push("rid")
-    users = await server.rpc.by(session).call(add, uid, server.id, msg.rid)
-    if users is None:
-        await session.unbind()
-        return {"code": 500, "error": True}
-    return {"code": 200, "users": users}
+    users = None
+    try:
+        users = await server.rpc.by(session).call(add, uid, server.id, msg.rid)
+    finally:
+        if users is None:
+            await session.unbind()
+    return {"code": 500, "error": True} if users is None else {"code": 200, "users": users}
 
 
 @app.on_close("connector")
@@ -76,6 +85,19 @@ async def user_left(session: Session, reason: str, server: Server) -> None:
     """Take a user whose connection closed out of the room."""
     if session.uid is not None:
         await server.rpc.by(session).call(leave, session.uid, server.id, session["rid"])
+
+
+@app.on_start("chat")
+def watch_rooms(server: Server) -> None:
+    """Look after the rooms: a connector that dies takes its users out of them without a word."""
+    server.state = Rooms()
+
+    def look() -> None:
+        for rid, uids in [(rid, set(uids)) for rid, uids in server.state.items()]:
+            for uid in uids:
+                tell_if_gone(server, rid, uid)
+
+    server.every(1, look)
 
 
 @app.remote("chat.chatRemote.add")
@@ -86,20 +108,27 @@ async def add(server: Server, uid: str, frontend_id: str, rid: str) -> list[str]
         return None
     room.push("onAdd", {"user": name(uid)})
     room.add(uid, frontend_id)
+    server.state.setdefault(rid, set()).add(uid)
     return [name(member) for member in room.members()]
 
 
 @app.remote("chat.chatRemote.kick")
 async def leave(server: Server, uid: str, frontend_id: str, rid: str) -> None:
-    """Take a user out of a room and tell the others; an empty room ends."""
-    if rid not in server.channels:
-        return
+    """Take a user out of a room and tell the others."""
+    if rid in server.channels:
+        server.channels.get(rid).leave(uid, frontend_id)
+        tell_if_gone(server, rid, uid)
+
+
+def tell_if_gone(server: Server, rid: str, uid: str) -> None:
+    """Tell a room that a user is not in it any more, once; an empty room ends."""
     room = server.channels.get(rid)
-    room.leave(uid, frontend_id)
-    if uid in room:
-        return  # it was another one who wanted the same name
+    if uid in room or uid not in server.state.get(rid, ()):
+        return
+    server.state[rid].remove(uid)
     room.push("onLeave", {"user": name(uid)})
-    if not len(room):
+    if not server.state[rid]:
+        del server.state[rid]
         room.destroy()
 
 

@@ -11,7 +11,7 @@ const LONGEST_DELAY = 8_000;
 // intervals at most; without, only the socket's own end tells it.
 const SHORTEST_PATIENCE = 20_000;
 // A kick is final, or two tabs would throw each other out for ever; but a server that goes away on purpose wants us back.
-const COME_BACK = /reconnect|restart|drain|shut/i;
+const COME_BACK = /reconnect|restart|drain|shut|stop/i;
 // These hosts say "this machine" only to the server that gave them; to us, that is the machine the page came from.
 const SELF = new Set(["", "0.0.0.0", "::", "127.0.0.1", "localhost"]);
 

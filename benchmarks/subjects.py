@@ -1,0 +1,143 @@
+"""What is measured: the project's own game, and the peer's, each a set of processes behind a port."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HERE = Path(__file__).resolve().parent
+START = 60.0
+"""Seconds for a subject to serve."""
+
+
+class Subject:
+    """A server under test: started on entering, its processes gone on leaving."""
+
+    name: str
+    port: int
+
+    def __init__(self, command: list[str], *, folder: Path, environment: dict[str, str] | None = None) -> None:
+        self._command = command
+        self._folder = folder
+        self._environment = os.environ | (environment or {})
+
+    def __enter__(self) -> Self:
+        self.log = (self._folder / f"{self.name}.log").open("w")
+        self._process = subprocess.Popen(
+            self._command, cwd=self._folder, env=self._environment, stdout=self.log, stderr=subprocess.STDOUT
+        )
+        self._wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = self.pids()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pid in left:
+            _kill(pid)
+        self.log.close()
+
+    def pids(self) -> list[int]:
+        """Return the ids of all of the subject's processes."""
+        return [self._process.pid, *descendants(self._process.pid)]
+
+    def serves(self) -> bool:
+        """Whether it takes load now."""
+        raise NotImplementedError
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START
+        while not self.serves():
+            if time.monotonic() > until or self._process.poll() is not None:
+                raise RuntimeError(f"{self.name} does not serve; see {self.log.name}")
+            time.sleep(0.1)
+
+
+class Pummelo(Subject):
+    """The project's game of benchmarks/servers.yaml."""
+
+    port = 13110
+
+    def __init__(self, folder: Path, *changes: str, name: str = "pummelo") -> None:
+        self.name = name
+        sets = [part for change in changes for part in ("--set", change)]
+        pummelo = str(Path(sys.executable).with_name("pummelo"))
+        file = str(HERE / "servers.yaml")
+        super().__init__([pummelo, "run", file, "--log-level", "warning", *sets], folder=folder)
+
+    def serves(self) -> bool:
+        """Whether it said that it is ready."""
+        return "\nready\n" in Path(self.log.name).read_text(errors="replace")
+
+
+class Pomelo(Subject):
+    """The peer, pomelo 2.2.7 from npm; ``nodelay`` turns Nagle's algorithm off on all its sockets."""
+
+    port = 13010
+
+    def __init__(self, folder: Path, *, nodelay: bool) -> None:
+        self.name = "pomelo, no-delay" if nodelay else "pomelo as shipped"
+        preload = {"NODE_OPTIONS": f"--require {folder / 'nodelay.js'}"} if nodelay else {}
+        super().__init__(["node", "app.js", "env=development", "type=all"], folder=folder, environment=preload)
+
+    @classmethod
+    def install(cls, folder: Path) -> Path | None:
+        """Put the peer into a folder; returns it, or None where there is no Node or no npm registry."""
+        if not (shutil.which("node") and shutil.which("npm")):
+            return None
+        target = folder / "peer"
+        shutil.copytree(HERE / "peer", target, dirs_exist_ok=True)
+        done = subprocess.run(
+            ["npm", "install", "--ignore-scripts", "--silent", "--no-audit", "--no-fund"],
+            cwd=target,
+            capture_output=True,
+            check=False,
+        )
+        return target if done.returncode == 0 else None
+
+    def serves(self) -> bool:
+        """Whether both of its servers listen."""
+        listening = subprocess.run(["ss", "-ltn"], capture_output=True, text=True, check=True).stdout
+        return ":13010 " in listening and ":16050 " in listening
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of all processes below one."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found, waiting = [], [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:  # ended meanwhile
+                continue
+            yield int(entry.name), int(stat.rpartition(")")[2].split()[1])
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
