@@ -243,7 +243,7 @@ def test_a_client_that_reads_gets_all_that_one_turn_made_for_it() -> None:
             received = 0
             async with asyncio.timeout(10):
                 while received < 300 * 1000:
-                    received += len(await someone.recv())
+                    received += len(await someone.data())
             assert not client.closed
 
     run(main())
