@@ -48,7 +48,7 @@ class Session(MutableMapping[str, Any]):
     a value that cannot travel raises TypeError when it is set. ``local`` is for what never travels (a timer, say).
     """
 
-    __slots__ = ("_local", "_packed", "_port", "_values", "frontend_id", "id", "uid")
+    __slots__ = ("_changed", "_local", "_packed", "_port", "_values", "frontend_id", "id", "uid")
 
     def __init__(self, session_id: int, frontend_id: str, uid: str | None, packed: bytes, port: SessionPort) -> None:
         self.id = session_id
@@ -56,6 +56,7 @@ class Session(MutableMapping[str, Any]):
         self.uid = uid
         self._packed = packed
         self._values: dict[str, Any] | None = None
+        self._changed = False
         self._local: dict[str, Any] | None = None
         self._port = port
 
@@ -69,7 +70,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def packed(self) -> bytes:
         """The values as they travel, with what this request changed."""
-        return self._packed if self._values is None else pack_values(self._values)
+        return pack_values(self._mapping()) if self._changed else self._packed
 
     async def bind(self, uid: str | int) -> None:
         """Give the session its user; returns when the frontend has done so. Integers are converted to text.
@@ -130,10 +131,12 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         pack_values({key: value})
+        self._changed = True
         self._mapping()[key] = value
 
     def __delitem__(self, key: str) -> None:
         del self._mapping()[key]
+        self._changed = True
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._mapping())

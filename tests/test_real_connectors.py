@@ -18,7 +18,7 @@ SERVERS = """
 app: edge_app:app
 servers:
   connector: {frontend: true, dictionary: true, trusted_proxies: [127.0.0.0/8], deny: [192.0.2.0/24]}
-  secure: {frontend: true, tls: {certificate: cert.pem, key: key.pem}}
+  secure: {frontend: true, advertise: localhost, tls: {certificate: cert.pem, key: key.pem}}
   fast: {frontend: true, transport: udp}
   area: {}
 """
@@ -71,8 +71,8 @@ def plain(url: str) -> str:
 
 
 def test_each_frontend_prints_how_it_is_reached(edges: RunningGame) -> None:
-    schemes = {server_id: url.partition(":")[0] for server_id, url in edges.urls.items()}
-    assert schemes == {"connector-1": "ws", "secure-1": "wss", "fast-1": "udp"}
+    reached = {server_id: url.rpartition(":")[0] for server_id, url in edges.urls.items()}
+    assert reached == {"connector-1": "ws://127.0.0.1", "secure-1": "wss://localhost", "fast-1": "udp://127.0.0.1"}
 
 
 def test_all_kinds_of_clients_chat_in_one_room(edges: RunningGame, trusting: ssl.SSLContext) -> None:

@@ -39,6 +39,13 @@ class Numbered(msgspec.Struct):
     seconds: float = 0.0
 
 
+class Failure(msgspec.Struct):
+    """How to fail."""
+
+    code: int
+    message: str
+
+
 closed: list[tuple[str | None, str]] = []
 
 
@@ -60,6 +67,12 @@ async def show(session: Session) -> dict[str, Any]:
     return {"uid": session.uid, "values": dict(session), "pid": os.getpid()}
 
 
+@app.handler("connector.entry.crash")
+async def crash_on_frontend() -> None:
+    """Raise what nobody expects, on the frontend."""
+    raise RuntimeError("a secret of the frontend")
+
+
 @app.handler("area.test.echo")
 async def echo(msg: dict[str, Any], server: Server) -> dict[str, Any]:
     """Answer with the body, and where."""
@@ -76,6 +89,29 @@ async def crash() -> None:
 async def refuse() -> None:
     """Raise what the client may know."""
     raise HandlerError(418, "a teapot")
+
+
+@app.handler("area.test.fail")
+async def fail(msg: Failure) -> None:
+    """Raise an error with a code of the game's own."""
+    raise HandlerError(msg.code, msg.message)
+
+
+@app.handler("area.test.answer")
+async def answer(msg: Any) -> Any:
+    """Answer with the body alone."""
+    return msg
+
+
+@app.handler("area.test.none")
+async def none() -> None:
+    """Answer with nothing."""
+
+
+@app.handler("moon.test.echo")
+async def echo_on_the_moon(msg: Any) -> Any:
+    """Answer with the body, on a server type that the game has no server of."""
+    return msg
 
 
 @app.handler("area.test.sleep")
