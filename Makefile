@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test check format clients clean
+.PHONY: help setup demo test check bench bench-full format clients clean
 
 help:  ## what can be made (this list)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/made  ## .venv with the servers and all tools
 
@@ -23,6 +23,12 @@ check: setup  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  ## load on pummelo and on pomelo side by side (3 minutes; a C compiler, and Node for pomelo)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: setup  ## the same, medians of 5
+	$(BIN)/python benchmarks/bench.py --rounds 5 --seconds 5 $(ARGS)
 
 format: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

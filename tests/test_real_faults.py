@@ -13,6 +13,7 @@ from conftest import GAME
 from pomelo_client import PomeloClient
 from running import RunningGame
 from test_real_sessions import uid_on
+from waiting import eventually
 
 pytestmark = pytest.mark.real
 
@@ -144,3 +145,25 @@ async def reconnected(url: str) -> int:
             with contextlib.suppress(OSError):
                 async with PomeloClient(url) as client:
                     return int((await client.request("connector.entry.show"))["pid"])
+
+
+def test_a_killed_master_stops_nothing_and_finds_the_living_servers_by_itself(fragile: RunningGame) -> None:
+    def master() -> int | None:
+        found = [pid for pid, line in fragile.processes().items() if line.startswith("ray::") and "aster" in line]
+        return found[0] if len(found) == 1 else None
+
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["single-1"]) as client:
+            pid = await logged_in(client, uid_on("area-1", "calm"))
+            first = eventually(master)
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            for _ in range(50):
+                assert (await client.request("area.test.echo"))["pid"] == pid
+            assert eventually(lambda: (again := master()) and again != first, 20)
+            assert eventually(lambda: "the master is back; it found" in fragile.stderr(), 20)
+            # It does its work: a server that dies now comes back, under a greater incarnation that others accept.
+            os.kill(pid, signal.SIGKILL)
+            assert await serves_again(client, 20) != pid
+
+    asyncio.run(scenario())
