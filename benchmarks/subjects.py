@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ START = 60.0
 """Seconds for a subject to serve."""
 
 
-class Subject:
+class Subject(ABC):
     """A server under test: started on entering, its processes gone on leaving."""
 
     name: str
@@ -53,9 +54,9 @@ class Subject:
         """Return the ids of all of the subject's processes."""
         return [self._process.pid, *descendants(self._process.pid)]
 
+    @abstractmethod
     def serves(self) -> bool:
         """Whether it takes load now."""
-        raise NotImplementedError
 
     def _wait(self) -> None:
         until = time.monotonic() + START

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 
 from gateway.client import Client
 from gateway.frame import Frame
@@ -21,7 +22,7 @@ CLOSE_TIMEOUT = 2.0
 TURN = 32 << 20
 
 
-class TcpWire(asyncio.Protocol):
+class TcpWire(asyncio.Protocol, ABC):
     """Moves bytes between one socket and one Client. Counts in `hub.wires` until the socket is gone.
 
     `accepted` is when the TCP connection was accepted, by the loop's clock. What subclasses say is how packages stand
@@ -56,17 +57,17 @@ class TcpWire(asyncio.Protocol):
 
     # The client's side: see `gateway.client.Wire`.
 
+    @abstractmethod
     def send_package(self, package: bytes) -> None:
         """Queue one package."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send_frame(self, frame: Frame) -> None:
         """Queue a frame that many clients get."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, code: int) -> None:
         """Close in order."""
-        raise NotImplementedError
 
     def wake(self, deadline: float) -> None:
         """Look at the client's deadlines at this time."""

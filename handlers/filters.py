@@ -1,4 +1,4 @@
-"""The built-in filters (reference section 2), each mended where pomelo's was broken.
+"""The built-in filters of pomelo, each mended where pomelo's was broken.
 
     from handlers import filters
 

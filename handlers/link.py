@@ -33,7 +33,7 @@ Done = Callable[[int, bytes], Any]
 """Called once with an answer: code 0 and the packed outcome, or an error's code and its message as UTF-8."""
 
 # kind: fields after the id                                         from, to
-FORWARD: Final = 1  # route, session id, uid, packed values, body   frontend to backend (the seed's MsgRemote)
+FORWARD: Final = 1  # route, session id, uid, packed values, body   frontend to backend (pomelo's MsgRemote)
 RPC: Final = 2  # route, packed arguments, milliseconds left        any to any
 SESSION: Final = 3  # operation, session id, argument               any to the session's frontend (SessionRemote)
 JOIN: Final = 4  # channel, uid, token                              the channel's server to a frontend (ChannelRemote)

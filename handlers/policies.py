@@ -1,4 +1,4 @@
-"""Routing policies: which server of a type a request or a call goes to (reference 1.12).
+"""Routing policies: which server of a type a request or a call goes to.
 
     from handlers import policies
 
@@ -14,6 +14,7 @@ are up; sticky ones keep a bound user at its server while that restarts.
 import hashlib
 import random
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ class Cluster(Protocol):
         """Return how many requests and calls from here to a server are not answered yet."""
 
 
-class Policy:
+class Policy(ABC):
     """Picks one of several servers. ``sticky``: a bound user's server is kept while it is down."""
 
     sticky = False
@@ -60,9 +61,9 @@ class Policy:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
+    @abstractmethod
     def pick(self, key: str, bound: bool, servers: tuple[str, ...]) -> str:
         """Return one of ``servers``, sorted and not empty; ``key`` is the uid, or the session's id if not ``bound``."""
-        raise NotImplementedError
 
 
 class Rendezvous(Policy):

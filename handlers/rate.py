@@ -48,7 +48,7 @@ class Verdict(Enum):
 
 
 class SessionRate:
-    """The limit of design section 7: messages a second for each session, with as many, at least one, at once.
+    """The limit `rate`: messages a second for each session, with as many, at least one, at once.
 
     A session that goes on to send ten times as much is kicked: it does not listen to the answers.
     """

@@ -1,4 +1,4 @@
-"""The built-in filters of calls between servers (reference section 2, pomelo's ``rpcFilters``).
+"""The built-in filters of calls between servers (pomelo's ``rpcFilters``).
 
 from handlers import rpc_filters
 

@@ -1,6 +1,6 @@
 """The session that game code holds: a proxy of a client's connection, made for one request.
 
-The rules are the seed document's (CoBackendSession): what is set stays with the request until it is pushed; bind,
+The rules are pomelo's (BackendSession): what is set stays with the request until it is pushed; bind,
 unbind, push and kick are carried out by the frontend that holds the connection, addressed by its id, and are
 confirmed when they return.
 """

@@ -1,4 +1,4 @@
-"""Functions called at certain times (reference 1.5, cron), on the kit's clock, which begins at 2024-01-01 00:00."""
+"""Functions called at certain times, on the kit's clock, which begins at 2024-01-01 00:00."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What clients see when something goes wrong, and what the log keeps (design section 6, pomelo reference 3.7)."""
+"""What clients see when something goes wrong, and what the log keeps."""
 
 import asyncio
 import pickle

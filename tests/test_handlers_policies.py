@@ -1,4 +1,4 @@
-"""Routing policies that an app selects for a type (reference 1.12; application.js: route)."""
+"""Routing policies that an app selects for a type (application.js: route)."""
 
 import asyncio
 from collections import Counter

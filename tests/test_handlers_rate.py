@@ -1,4 +1,4 @@
-"""How many messages a session may send: the limit of a frontend, and the bucket under it (design section 7)."""
+"""How many messages a session may send: the limit of a frontend, and the bucket under it."""
 
 import asyncio
 

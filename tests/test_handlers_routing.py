@@ -1,4 +1,4 @@
-"""Which server a request goes to: the hash, the app's route functions, servers that are down (reference 1.12)."""
+"""Which server a request goes to: the hash, the app's route functions, servers that are down."""
 
 from collections import Counter
 from typing import Any

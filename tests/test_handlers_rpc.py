@@ -1,4 +1,4 @@
-"""Calls between servers: whom they reach, what crosses, what goes wrong (pomelo reference 1.11)."""
+"""Calls between servers: whom they reach, what crosses, what goes wrong."""
 
 import asyncio
 from typing import Any

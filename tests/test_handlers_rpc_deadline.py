@@ -1,4 +1,4 @@
-"""How long calls between servers may take, and which are tried again (beyond pomelo, see reference section 4)."""
+"""How long calls between servers may take, and which are tried again (pomelo knows neither)."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Filters of calls between servers (pomelo's filters/rpc/rpcLog.js and toobusy.js; reference section 2)."""
+"""Filters of calls between servers (pomelo's filters/rpc/rpcLog.js and toobusy.js)."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Push schedulers: when clients get what servers say to them (pomelo reference 1.6)."""
+"""Push schedulers: when clients get what servers say to them."""
 
 import asyncio
 from typing import Any
@@ -12,6 +12,8 @@ from handlers.settings import Settings
 
 class Ears:
     """A client that notes what it gets and when."""
+
+    address = ("127.0.0.1", 1)
 
     def __init__(self) -> None:
         self.heard: list[Any] = []

@@ -1,4 +1,4 @@
-"""Several push schedulers, chosen by a function from a push's route and options (reference 1.6)."""
+"""Several push schedulers, chosen by a function from a push's route and options."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""The session that handlers hold: what is local, what travels, and when (the seed's BackendSession and FrontendSession;
+"""The session that handlers hold: what is local, what travels, and when (pomelo's BackendSession and FrontendSession;
 pomelo's sessionService tests of frontend sessions: set/get isolation, push, pushAll)."""
 
 from typing import Any
