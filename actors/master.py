@@ -114,6 +114,9 @@ class Master:
         for frontend in (True, False):
             ids = [spec.id for spec in self._game.servers if spec.frontend == frontend and spec.id in self._handles]
             await asyncio.gather(*(self._stop_server(server_id) for server_id in ids))
+        # Not before all have stopped: a process that ends under a server that still works looks like a death.
+        for handle in self._handles.values():
+            ray.kill(handle, no_restart=True)
 
     async def describe(self) -> list[dict[str, Any]]:
         """Return the state of every server, as far as it answers."""
@@ -266,7 +269,6 @@ class Master:
                 await asyncio.wait_for(handle.stop.remote(), STOP)
         except (RayError, TimeoutError) as error:
             logger.warning("%s: did not stop by itself: %s", server_id, one_line(error))
-        ray.kill(handle, no_restart=True)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -106,6 +106,12 @@ class App:
         self.on_close = self._hook("a close hook")
         """``hook(session, reason, server)``, once when a connection closes: on its frontend and on each backend that
         dealt with it. The session is a last view; to bind or push it is too late."""
+        self.on_bind = self._hook("a bind hook")
+        """``hook(session, server)``, on the frontend that holds a session, beside the requests, after it was bound:
+        by whatever server, or by the handshake hook; pomelo's event ``bind_session``. One that raises is logged."""
+        self.on_unbind = self._hook("an unbind hook")
+        """As ``on_bind``, after a session was unbound; ``session.uid`` is still the uid that it had. Where a bound
+        session closes, ``on_close`` alone runs, as in pomelo."""
         self._frozen = False
 
     # -- what clients and servers can call

@@ -1,13 +1,12 @@
 """The ends of sessions, as one server hears of them: closed callbacks and close hooks, each run once."""
 
-import inspect
-import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import msgpack
 
 from handlers.errors import Unavailable
+from handlers.hooks import run_logged
 from handlers.link import SESSION, Link
 from handlers.rpc import DEFAULT_TIMEOUT
 from handlers.server import Server
@@ -15,12 +14,8 @@ from handlers.session import Closed, Session
 
 __all__ = ["FRONTEND_LOST", "Closings"]
 
-logger = logging.getLogger(__name__)
-
 FRONTEND_LOST = "frontend lost"
 """The reason with which the sessions of a frontend end whose link went down."""
-
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Closings:
@@ -82,16 +77,11 @@ class Closings:
     def _run_watches(self, session_id: int, reason: str) -> None:
         watches = self._watches.pop(session_id, ())
         if watches:
-            self._start_task(self._run([(callback, (session, reason)) for callback, session in watches]))
+            self._start_task(self._run(watches, reason))
 
     def _run_hooks(self, session: Session, reason: str) -> None:
-        self._start_task(self._run([(hook, (session, reason, self._server)) for hook in self._hooks]))
+        self._start_task(run_logged(self._hooks, self._server.id, session, reason, self._server))
 
-    async def _run(self, calls: list[Call]) -> None:
-        for function, arguments in calls:
-            try:
-                result = function(*arguments)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                logger.exception("%s: %r failed for the closed %r", self._server.id, function, arguments[0])
+    async def _run(self, watches: Iterable[tuple[Closed, Session]], reason: str) -> None:
+        for callback, session in watches:
+            await run_logged([callback], self._server.id, session, reason)

@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from handlers.chain import run_after, run_before, run_on_error
 from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
+from handlers.hooks import run_logged
 from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
 from handlers.mirror import Mirror
 from handlers.rate import SessionRate, Verdict
@@ -69,7 +70,15 @@ class Frontend:
         self._waiting = waiting
         self._forward_timeout = forward_timeout
         self.mirror = Mirror()
-        self.sessions = SessionService(incarnation, single_session=single_session, user_gone=self._user_gone)
+        self._on_bind = self._app.on_bind.functions(node.server.type)
+        self._on_unbind = self._app.on_unbind.functions(node.server.type)
+        self.sessions = SessionService(
+            incarnation,
+            single_session=single_session,
+            user_gone=self._user_gone,
+            was_bound=lambda session: self._run_hooks(self._on_bind, session, session.uid),
+            was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
+        )
         self._before = self._app.global_before.functions(node.server.type)
         self._after = self._app.global_after.functions(node.server.type)[::-1]
         self._error_functions = self._app.on_global_error.functions(node.server.type)
@@ -132,7 +141,7 @@ class Frontend:
         """Hand over what the push schedulers hold. Called once, when the server stops."""
         (self._schedulers or self.scheduler).close()
 
-    # -- what other servers ask (the seed's SessionRemote and ChannelRemote)
+    # -- what other servers ask (pomelo's SessionRemote and ChannelRemote)
 
     def session_operation(self, link: Link, request_id: int, operation: str, session_id: int, argument: Any) -> None:
         """Carry out an operation on a session and answer with its outcome."""
@@ -356,6 +365,12 @@ class Frontend:
             except Exception:
                 logger.exception("%s: the broadcast filter %r failed for session %d", self._node.id, name, session.id)
         return kept
+
+    def _run_hooks(self, hooks: list[Callable[..., Any]], session: FrontendSession, uid: str | None) -> None:
+        """Have hooks run that are told of a session, beside the requests."""
+        if hooks:
+            view = Session(session.id, self._node.id, uid, session.packed, self._node)
+            self._node.start_task(run_logged(hooks, self._node.id, view, self._node.server))
 
     def _dealt_with(self, session_id: int, server_id: str) -> None:
         session = self.sessions.find(session_id)

@@ -18,6 +18,10 @@ __all__ = ["Client", "FrontendSession", "SessionService"]
 class Client(Protocol):
     """A client's connection, as its session needs it; the gateway's Client is one."""
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its host and port; those of the client also behind trusted proxies."""
+
     def send(self, frame: Any) -> None:
         """Queue a push that was encoded for many."""
 
@@ -71,15 +75,26 @@ class SessionService:
     """All sessions of a frontend, by id and by uid.
 
     Ids hold the frontend's incarnation, so that nothing meant for an earlier life's session reaches another client.
-    ``user_gone(uid)`` is called when a uid has lost its last session here.
+    ``user_gone(uid)`` is called when a uid has lost its last session here, ``was_bound(session)`` when a session got a
+    uid, and ``was_unbound(session, uid)`` when one was unbound, not when it closed.
     """
 
-    def __init__(self, incarnation: int, *, single_session: bool, user_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        incarnation: int,
+        *,
+        single_session: bool,
+        user_gone: Callable[[str], None],
+        was_bound: Callable[[FrontendSession], None],
+        was_unbound: Callable[[FrontendSession, str], None],
+    ) -> None:
         self.single_session = single_session
         self._ids = itertools.count((incarnation << 32) + 1)
         self._by_id: dict[int, FrontendSession] = {}
         self.by_uid: dict[str, list[FrontendSession]] = {}
         self._user_gone = user_gone
+        self._was_bound = was_bound
+        self._was_unbound = was_unbound
 
     def open(self, client: Client) -> FrontendSession:
         """Return a new session for a connection."""
@@ -118,6 +133,7 @@ class SessionService:
         session.uid = uid
         session.bound_at = time.time()
         self.by_uid[uid] = [*earlier, session]
+        self._was_bound(session)
         if self.single_session:
             for other in earlier:
                 other.client.kick("logged in elsewhere")
@@ -128,6 +144,7 @@ class SessionService:
         if uid is None or session.uid != uid:
             raise NotFound("the session is not bound to that uid")
         self._unbind(session)
+        self._was_unbound(session, uid)
 
     def kick(self, session_id: int, reason: str) -> None:
         """Close a session after telling its client; one already gone is success."""
@@ -171,20 +188,29 @@ class SessionService:
                 self.get(session_id).update(unpack_values(packed), removed)
             case "push_all":
                 self.get(session_id).replace(unpack_values(argument))
-            case "watch":
-                return session_id in self._by_id
             case "kick":
                 self.kick(session_id, argument)
             case "kick_uid":
                 self.kick_uid(*argument)
+            case _:
+                return self._ask(operation, session_id, argument)
+        return None
+
+    def _ask(self, operation: str, session_id: int, argument: Any) -> Any:
+        """Answer an operation that changes nothing."""
+        session = self._by_id.get(session_id)
+        match operation:
+            case "watch":
+                return session is not None
             case "get":
-                session = self._by_id.get(session_id)
                 return None if session is None else _exported(session)
             case "get_by_uid":
                 return [_exported(session) for session in self.by_uid.get(argument, ())]
-            case _:
-                raise NotFound(f"no session operation {operation!r}")
-        return None
+            case "address":
+                return None if session is None else session.client.address
+            case "count":
+                return {"sessions": len(self), "logged_in": self.logged_in}
+        raise NotFound(f"no session operation {operation!r}")
 
     def _unbind(self, session: FrontendSession) -> None:
         uid, session.uid = session.uid, None

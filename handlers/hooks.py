@@ -1,9 +1,13 @@
 """Functions that an app declares for its servers, and the decorator that declares them."""
 
-from collections.abc import Callable
+import inspect
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-__all__ = ["Hooks"]
+__all__ = ["Hooks", "run_logged"]
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,3 +50,17 @@ class Hooks:
     def server_types(self) -> set[str]:
         """The server types that functions were declared for."""
         return {declared for declared, _ in self._declared if declared is not None}
+
+
+async def run_logged(functions: Iterable[Callable[..., Any]], where: str, *arguments: Any) -> None:
+    """Call functions, plain or async, one after the other; one that raises is logged and the rest still run.
+
+    ``where`` is the id of the server, for the log.
+    """
+    for function in functions:
+        try:
+            result = function(*arguments)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            logger.exception("%s: the hook %r failed for %r", where, function, arguments[0])

@@ -119,10 +119,9 @@ class Kit:
         frontend = self.nodes[frontend_id].frontend
         if frontend is None:
             raise ValueError(f"{frontend_id} is not a frontend")
-        accepted = await frontend.handshake(
-            Handshake(user=user, address=("127.0.0.1", 40000 + len(self._clients)), client_type="kit")
-        )
-        client = KitClient(self.nodes[frontend_id], accepted.user)
+        address = ("127.0.0.1", 40000 + len(self._clients))
+        accepted = await frontend.handshake(Handshake(user=user, address=address, client_type="kit"))
+        client = KitClient(self.nodes[frontend_id], accepted.user, address)
         client.session = frontend.opened(client, accepted.uid)
         self._clients.append(client)
         return client
@@ -153,10 +152,11 @@ class Kit:
 
 
 class KitClient:
-    """A user's client in memory. ``welcome`` is the user data of the handshake's answer."""
+    """A user's client in memory. ``welcome`` is the user data of the handshake's answer, ``address`` its own."""
 
-    def __init__(self, node: Node, welcome: Any) -> None:
+    def __init__(self, node: Node, welcome: Any, address: tuple[str, int]) -> None:
         self.welcome = welcome
+        self.address = address
         self.pushes: list[tuple[str, Any]] = []
         """Every push received so far, route and body."""
         self.kicked: str | None = None

@@ -18,6 +18,7 @@ from typing import Any
 
 from handlers.app import App
 from handlers.cron import run_cron
+from handlers.hooks import run_logged
 from handlers.server import Server
 
 __all__ = ["Life"]
@@ -82,8 +83,4 @@ class Life:
                 await result
 
     async def _run_logged(self, hooks: Iterable[Callable[..., Any]]) -> None:
-        for hook in hooks:
-            try:
-                await self._run([hook])
-            except Exception:
-                logger.exception("%s: the hook %r failed", self._server.id, hook)
+        await run_logged(hooks, self._server.id, self._server)
