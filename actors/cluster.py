@@ -126,14 +126,25 @@ def _probe(address: str) -> None:
 def _check_health(address: str) -> None:
     """Raise ClusterError unless what answers there is a Ray head, in a process that can be ended when it waits.
 
-    ``ray.init`` would wait for minutes on any other server that takes connections.
+    ``ray.init`` would wait for minutes on any other server that takes connections. A cluster that was started with a
+    token wants it from its clients, but they only send it when they are told to (``RAY_AUTH_MODE=token``): where nobody
+    said anything, they are.
     """
+    healthy, said = _asked_for_health(address)
+    if not healthy and "AuthenticationError" in said and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        healthy, said = _asked_for_health(address)
+    if not healthy:
+        token = "; it wants another authentication token (RAY_AUTH_TOKEN_PATH)" if "AuthenticationError" in said else ""
+        raise ClusterError(f"no Ray cluster at {address}{token}")
+
+
+def _asked_for_health(address: str) -> tuple[bool, str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     if address != "auto":
         command += ["--address", address]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=HEALTH, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HEALTH, check=False)
     except subprocess.TimeoutExpired:
         raise ClusterError(f"no Ray cluster at {address}: what answers there is not Ray") from None
-    if done.returncode != 0:
-        raise ClusterError(f"no Ray cluster at {address}")
+    return done.returncode == 0, done.stderr
