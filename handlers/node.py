@@ -124,8 +124,13 @@ class Node:
         await self.life.start()
 
     async def stop(self, grace: float = 3.0) -> None:
-        """Let running requests finish for up to ``grace`` seconds, run the stop hooks, end every task."""
+        """Let running requests finish for up to ``grace`` seconds, run the stop hooks, end every task.
+
+        Remotes that run, and close hooks of the clients just closed, have a second of their own.
+        """
         await self.dispatcher.stop(grace)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=min(grace, 1.0))
         await self.life.stop()
         await self.server.stop_tasks()
         for task in self._tasks:

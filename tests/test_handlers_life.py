@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support_handlers import Stage, virtual
 
-from handlers import App, AppError, Server, policies
+from handlers import App, AppError, Server, Session, policies
 from handlers.kit import Kit
 
 HOOKS = ("before_start", "on_start", "on_all_started", "before_stop", "on_stop")
@@ -178,3 +178,20 @@ def test_a_hook_for_a_type_that_does_not_exist_is_a_mistake() -> None:
         "an RPC before filter is for the server type 'moon', which does not exist",
         "a before-stop hook is for the server type 'moon', which does not exist",
     ]
+
+
+@virtual
+async def test_a_close_hook_that_runs_when_its_server_stops_comes_to_its_end() -> None:
+    stage = Stage()
+    ended: list[str] = []
+
+    @stage.app.on_close("connector")
+    async def say_goodbye(session: Session, reason: str, server: Server) -> None:
+        await asyncio.sleep(0.5)
+        ended.append(reason)
+
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        client.close()
+        await kit.nodes["connector-1"].stop()
+        assert ended == ["client closed"]
