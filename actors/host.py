@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import gc
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -14,7 +13,8 @@ from actors.link import Way
 from actors.links import Links
 from actors.loading import load_app
 from actors.membership import Registration
-from gateway import raise_open_file_limit
+from actors.memory import Trimming, spare_the_collector
+from gateway import grow_file_table, raise_open_file_limit
 from handlers import AppError
 from handlers.members import Member, Members
 from handlers.node import Node
@@ -68,6 +68,7 @@ class Host:
         self._edge: ClientEdge | None = None
         self._member: Member | None = None
         self._open = False
+        self._trimming = Trimming()
         self._stopped = asyncio.Event()
         self._boot_task: asyncio.Task[None] | None = None
 
@@ -108,6 +109,7 @@ class Host:
         if self._node is not None:
             await self._node.stop()
         await self._links.close()
+        self._trimming.stop()
         self._stopped.set()
 
     async def ended(self) -> None:
@@ -157,7 +159,8 @@ class Host:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, another attempt follows
                 await self._boot_failed(error)
             else:
-                _spare_the_collector()
+                spare_the_collector()
+                self._trimming.start()
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -182,6 +185,7 @@ class Host:
         if self.spec.frontend:
             limits = self.spec.limits
             limits = dataclasses.replace(limits, connections=raise_open_file_limit(limits.connections))
+            grow_file_table(limits.connections)
             self._edge = ClientEdge(dataclasses.replace(self.spec, limits=limits), app)
             port = self._bound(registration.port)
         member = Member(
@@ -235,17 +239,6 @@ class Host:
         if self.spec.advertise:
             return self.spec.advertise
         return self._node_host if self.spec.host in ANY_HOST else self.spec.host
-
-
-def _spare_the_collector() -> None:
-    """Take what is there after a boot out of the garbage collector's sight, and have it look less often.
-
-    Ray alone has some 200,000 objects that live for ever; looking through them again and again took a quarter of a busy
-    server's time. Requests make no cycles, so little is left to be found.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 class _PortTaken(Exception):

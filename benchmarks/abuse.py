@@ -32,8 +32,8 @@ ECHO = "chat.chatHandler.echo"
 BODY = b'{"body":"%s"}' % (b"x" * 64)
 GOOD_INTERVAL = 0.005
 """Seconds between the requests of the well-behaved client."""
-SETTLE = 2.0
-"""Seconds for the servers to let go of what is gone."""
+SETTLE = 8.0
+"""Seconds for the servers to let go of what is gone; they hand free memory back every 5 s."""
 P99_AT_MOST, GROWTH_AT_MOST = 1.3, 5.0
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]

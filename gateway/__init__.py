@@ -13,7 +13,7 @@ from gateway.dictionary import RouteDictionary
 from gateway.errors import EncodeError, GatewayError, HandshakeError, MessageError, ProtocolError, TooLargeError
 from gateway.frame import Frame
 from gateway.handshake import HandshakeReply, HandshakeRequest, parse_handshake
-from gateway.limits import Limits, raise_open_file_limit
+from gateway.limits import Limits, grow_file_table, raise_open_file_limit
 from gateway.listener import Listener
 from gateway.message import (
     Message,
@@ -60,6 +60,7 @@ __all__ = [
     "encode_push",
     "encode_request",
     "encode_response",
+    "grow_file_table",
     "parse_handshake",
     "raise_open_file_limit",
     "server_context",

@@ -91,6 +91,9 @@ class Hub:
         self.wheel.cancel(entry)
         self.guests.discard(entry)
         self.wires.discard(entry)
+        if not self.guests:
+            # A set that emptied keeps the table of its fullest time until it is told.
+            self.guests.clear()
         if self._drained is not None and not self.wires and not self.guests and not self._drained.done():
             self._drained.set_result(None)
 

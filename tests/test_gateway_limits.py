@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway import Limits, raise_open_file_limit
+from gateway import Limits, grow_file_table, raise_open_file_limit
 
 
 def test_the_defaults_are_the_promised_ones() -> None:
@@ -57,3 +59,20 @@ def test_the_open_file_limit_is_raised_to_the_hard_one() -> None:
             assert raise_open_file_limit(1 << 40) == before[1] - 200
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_file_table_grows_for_the_connections_allowed_and_leaves_no_file_open() -> None:
+    open_before = os.listdir("/proc/self/fd")
+    grow_file_table(300)
+    assert int(_status("FDSize")) >= 500
+    assert os.listdir("/proc/self/fd") == open_before
+
+
+def test_a_file_table_beyond_the_open_file_limit_is_no_error() -> None:
+    grow_file_table(1 << 30)
+
+
+def _status(field: str) -> str:
+    return next(
+        line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)
+    )
