@@ -16,6 +16,7 @@ from gateway.guest import Guest
 from gateway.http import HEALTH_PATH, error_answer, health_answer
 from gateway.hub import Hub
 from gateway.networks import forwarded_address
+from gateway.upgrade import upgrade_answer
 from gateway.websocket import WebSocket, core_logger
 
 __all__ = ["Exchange"]
@@ -82,6 +83,10 @@ class Exchange(Guest):
             super().dismiss()
 
     def _decide(self, head: bytes, rest: bytes) -> None:
+        hub = self._hub
+        if hub.origins is None and self._address[0] not in hub.trusted and (answer := upgrade_answer(head)) is not None:
+            self._upgrade(answer, rest)
+            return
         core = ServerProtocol(
             origins=self._hub.origins,  # type: ignore[arg-type]
             max_size=None,
@@ -95,7 +100,7 @@ class Exchange(Guest):
         elif not self._admit(request.headers):
             self._answer(error_answer(HTTPStatus.FORBIDDEN))
         elif "Upgrade" in request.headers:
-            self._upgrade(core, request, rest)
+            self._ask(core, request, rest)
         elif self._hub.answers >= MAX_ANSWERS:
             self._answer(error_answer(HTTPStatus.SERVICE_UNAVAILABLE))
         elif request.path.partition("?")[0] == HEALTH_PATH:
@@ -115,16 +120,21 @@ class Exchange(Guest):
         """Send what the core has to say to a head that it could not read, if anything."""
         self._answer(b"".join(core.data_to_send()))
 
-    def _upgrade(self, core: ServerProtocol, request: Request, rest: bytes) -> None:
+    def _ask(self, core: ServerProtocol, request: Request, rest: bytes) -> None:
+        """Have the core decide about an upgrade."""
+        core.send_response(core.accept(request))
+        if core.state is State.OPEN:
+            self._upgrade(b"".join(core.data_to_send()), rest)
+        else:
+            self._refuse(core)
+
+    def _upgrade(self, answer: bytes, rest: bytes) -> None:
+        """Accept an upgrade with `answer`, unless there are too many connections."""
         if self._hub.full:
             logger.info("%s: refuse %s:%s: too many connections", self._hub.name, *self._address)
             self._answer(error_answer(HTTPStatus.SERVICE_UNAVAILABLE))
             return
-        core.send_response(core.accept(request))
-        if core.state is not State.OPEN:
-            self._refuse(core)
-            return
-        self._transport.write(b"".join(core.data_to_send()))
+        self._transport.write(answer)
         logger.debug("%s: open %s:%s", self._hub.name, *self._address)
         self._hand_over(WebSocket(self._hub, self._transport, self._address, self._accepted), rest)
 
