@@ -27,8 +27,9 @@ check: setup  ## lint, format, types
 bench: setup  ## load on pummelo and on pomelo side by side (3 minutes; a C compiler, and Node for pomelo)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-bench-full: setup  ## the same, medians of 5
+bench-full: setup  ## the same and what has no peer to compare with, medians of 5 (an hour)
 	$(BIN)/python benchmarks/bench.py --rounds 5 --seconds 5 $(ARGS)
+	$(BIN)/python benchmarks/experiments.py --rounds 5
 
 format: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
