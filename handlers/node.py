@@ -266,8 +266,11 @@ class Node:
         return ids
 
     def checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
-        """Return what a route function chose. Raises Unavailable when it is none of the servers."""
-        if server_id not in ids:
+        """Return what a route function chose. Raises Unavailable when it is none of the type's servers.
+
+        One that is drained may be chosen by a function that remembers it: work that is under way there goes on.
+        """
+        if server_id not in ids and server_id not in self.members.all_ids(server_type):
             raise Unavailable(f"the route function of {server_type} chose {server_id!r}, which is none of its servers")
         return str(server_id)
 
@@ -312,8 +315,8 @@ class Node:
         return self.ask_link(link, kind, fields, DEFAULT_TIMEOUT, f"the answer of {server_id}")
 
     def server_ids(self, server_type: str) -> tuple[str, ...]:
-        """Return the ids of a type's servers."""
-        return self.members.ids(server_type)
+        """Return the ids of all of a type's servers."""
+        return self.members.all_ids(server_type)
 
     def _to_frontend(self, server_id: str) -> Link:
         """Return the link to a frontend. Raises NotFound for a server that is none."""
