@@ -17,6 +17,7 @@ import msgpack
 from handlers import deadline
 from handlers.app import App
 from handlers.caller import Caller
+from handlers.channel_remote import Edge
 from handlers.channels import ChannelService
 from handlers.closings import Closings
 from handlers.cron import wall_clock
@@ -31,7 +32,7 @@ from handlers.errors import (
     is_cancelled,
     pack_message,
 )
-from handlers.frontend import Edge, Frontend
+from handlers.frontend import Frontend
 from handlers.life import Life
 from handlers.link import (
     BROADCAST,
@@ -160,7 +161,7 @@ class Node:
         """Take note that the link to a server went down: what belonged to that life of it is gone."""
         self.server.channels.frontend_lost(server_id)
         if self.frontend is not None:
-            self.frontend.server_lost(server_id)
+            self.frontend.remote.server_lost(server_id)
         self.dispatcher.frontend_lost(server_id)
         self.closings.frontend_lost(server_id)
 
@@ -172,14 +173,15 @@ class Node:
             CLOSED: self._session_closed,
         }
         if self.frontend is not None:
+            remote = self.frontend.remote
             table |= {
                 SESSION: self.frontend.session_operation,
-                JOIN: self.frontend.join,
-                LEAVE: self.frontend.leave,
-                DESTROY: self.frontend.destroy,
-                PUSH: self.frontend.push,
-                PUSH_TO: self.frontend.push_to,
-                BROADCAST: self.frontend.broadcast,
+                JOIN: remote.join,
+                LEAVE: remote.leave,
+                DESTROY: remote.destroy,
+                PUSH: remote.push,
+                PUSH_TO: remote.push_to,
+                BROADCAST: remote.broadcast,
             }
         return table
 
