@@ -162,6 +162,7 @@ class KitClient:
         self.kicked: str | None = None
         """The reason of the kick that closed the connection."""
         self.closed = False
+        self.waiting = 0
         self.session: FrontendSession
         self._node = node
         self._unread: dict[str, deque[Any]] = {}

@@ -124,6 +124,16 @@ class Node:
         """Run the app's start hooks. Raises what the first failing one raises."""
         await self.life.start()
 
+    async def finish(self, limit: float) -> bool:
+        """Wait up to ``limit`` seconds until nothing runs here, handlers, remotes and hooks; tell whether it is so."""
+        end = asyncio.get_running_loop().time() + limit
+        while tasks := {*self.dispatcher.tasks, *self._tasks}:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            await asyncio.wait(tasks, timeout=left)
+        return True
+
     async def stop(self, grace: float = 3.0) -> None:
         """Let running requests finish for up to ``grace`` seconds, run the stop hooks, end every task.
 
