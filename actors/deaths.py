@@ -36,7 +36,8 @@ def _look(worker: str) -> tuple[str, str] | None:
         logger.debug("Ray's table of workers cannot be read: %s", error)
         return None
     for row in rows:
-        data = gcs_pb2.WorkerTableData.FromString(row)
+        data = gcs_pb2.WorkerTableData.FromString(row)  # type: ignore[attr-defined] # made at import
         if data.worker_address.worker_id.hex() == worker and not data.is_alive:
-            return common_pb2.WorkerExitType.Name(data.exit_type), data.exit_detail
+            kinds = common_pb2.WorkerExitType  # type: ignore[attr-defined] # made at import
+            return kinds.Name(data.exit_type), data.exit_detail
     return None

@@ -52,7 +52,7 @@ def reason_of(error: str, exit_type: str = "", detail: str = "") -> str:
         return "its process was killed or crashed (SIGKILL, out of memory, a fault in native code); Ray saw it vanish"
     if exit_type == "NODE_OUT_OF_MEMORY":
         return f"ended by Ray for the node's memory: {detail}"
-    if exit_type == "NODE_DIED" or "node" in detail.lower() and "dead" in detail.lower():
+    if exit_type == "NODE_DIED" or ("node" in detail.lower() and "dead" in detail.lower()):
         return f"its node died: {detail}"
     if not detail:
         return error

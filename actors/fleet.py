@@ -1,4 +1,4 @@
-"""The servers' actors as the master handles them: made, spoken to, ended. Thin; what is to be done is decided elsewhere."""
+"""The servers' actors as the master handles them: made, spoken to, ended. Thin; others decide what is to be done."""
 
 import asyncio
 import contextlib
@@ -115,7 +115,8 @@ class Actors:
             with contextlib.suppress(RayActorError):
                 ray.kill(handle, no_restart=True)
         async with asyncio.timeout(NAME):
-            while server_id in await asyncio.to_thread(self.named):
+            # Ray tells nobody when a name is free; it is after some milliseconds.
+            while server_id in await asyncio.to_thread(self.named):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 

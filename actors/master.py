@@ -18,20 +18,16 @@ from ray.exceptions import RayError
 from actors.config import Game
 from actors.ends import Ends
 from actors.fleet import Actors, actor_options
-from actors.membership import DRAIN, Membership, Notes, Place, Registration, Report
-from actors.operations import LEAVE, OperationError, Operations
+from actors.membership import DRAIN, MASTER, Membership, Notes, Place, Registration, Report
+from actors.operations import LEAVE, RATE, OperationError, Operations
 from actors.server import configure_logging
 from actors.supervisor import Supervisor
 from handlers.members import Member
 
-__all__ = ["MASTER", "RATE", "Master", "actor_options"]
+__all__ = ["Master", "actor_options"]
 
 logger = logging.getLogger(__name__)
 
-MASTER = "master"
-"""The master's actor name in the game's namespace."""
-RATE = 200.0
-"""Clients a second that are sent away, where nobody says another rate."""
 BOOT = 60.0
 """Seconds for all servers to boot when a game starts."""
 

@@ -8,8 +8,10 @@ from actors.config import Game, ServerSpec
 from actors.ends import End
 from handlers.members import RESTARTING, SERVING, Member
 
-__all__ = ["DRAIN", "REMOVE", "RESTART", "Membership", "Notes", "Place", "Registration", "Report"]
+__all__ = ["DRAIN", "MASTER", "REMOVE", "RESTART", "Membership", "Notes", "Place", "Registration", "Report"]
 
+MASTER: Final = "master"
+"""The master's actor name in a game's namespace."""
 KEPT = 30.0
 """Seconds for which a dead server keeps its place; after that its users go to others."""
 

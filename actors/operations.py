@@ -6,8 +6,8 @@ what makes that no request is lost:
 - A backend that restarts: all others are told that it does, and hold what is meant for it from then on. What was under
   way to it is finished (QUIET). It stops, its process ends, and only then a new life begins. Once that has booted, all
   send it what they held.
-- A frontend, or a server that goes for good: it is taken out of the choice first, by clients at the gate and by servers,
-  then it finishes what it has, and only then it ends.
+- A frontend, or a server that goes for good: it is taken out of the choice first, by clients at the gate and by
+  servers, then it finishes what it has, and only then it ends.
 """
 
 import asyncio
@@ -19,12 +19,14 @@ from typing import Protocol
 
 from actors.config import Game, ServerSpec
 from actors.membership import DRAIN, REMOVE, RESTART, Membership
-from handlers.members import DRAINING, RESTARTING, SERVING
+from handlers.members import DRAINING, RESTARTING
 
-__all__ = ["Fleet", "OperationError", "Operations"]
+__all__ = ["LEAVE", "RATE", "Fleet", "OperationError", "Operations"]
 
 logger = logging.getLogger(__name__)
 
+RATE = 200.0
+"""Clients a second that are sent away, where nobody says another rate."""
 BOOT = 60.0
 """Seconds for a server to boot."""
 QUIET = 30.0
@@ -111,25 +113,21 @@ class Operations:
             return [f"{server_id} drained in {time.monotonic() - began:.1f} s"]
 
     async def resume(self, rate: float) -> None:
-        """Bring to an end what an earlier master had begun.
+        """Bring to an end what an earlier master had begun with a server; what would have come after it is left.
 
-        A server that was to restart is restarted and one that was to go goes; what would have come after it in the
-        earlier master's operation is left. A backend that still lives and only held others up serves on instead.
+        One that was to restart is restarted, and one that was to go goes. One that has ended and has not booted yet
+        needs nothing: its next life serves.
         """
-        async with self._alone("what the master did before it was restarted"):
+        purposes = {spec.id: self._membership.purpose(spec.id) for spec in self._membership.specs()}
+        async with self._alone("what the master did before it died"):
             living = self._membership.living()
-            for spec in self._membership.specs():
-                purpose = self._membership.purpose(spec.id)
-                if purpose == RESTART and not spec.frontend and spec.id in living:
-                    logger.warning("%s: its restart is called off, the master died meanwhile", spec.id)
-                    self._membership.plan(spec.id, SERVING, "")
-                    await self._fleet.tell()
-                elif purpose == RESTART:
-                    logger.warning("%s: its restart is continued after the master died", spec.id)
-                    await self._restarted(self._definition(self.game, spec.id), rate)
+            for server_id, purpose in purposes.items():
+                if purpose == RESTART and server_id in living:
+                    logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
+                    await self._restarted(self._definition(self.game, server_id), rate)
                 elif purpose == REMOVE:
-                    logger.warning("%s: its removal is continued after the master died", spec.id)
-                    await self._removed(spec.id, rate)
+                    logger.warning("%s: the master died while it removed it; this is continued", server_id)
+                    await self._removed(server_id, rate)
 
     # -- the steps
 
@@ -206,7 +204,7 @@ class Operations:
         try:
             yield
         except OperationError as error:
-            logger.error("operation: %s: %s", what, error)  # noqa: TRY400 - the trace says nothing more
+            logger.error("operation: %s: %s", what, error)
             raise
         except asyncio.CancelledError:
             logger.warning("operation: %s: called off", what)

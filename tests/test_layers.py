@@ -12,6 +12,7 @@ MAY_IMPORT_RAY = {
     "carrier",
     "cluster",
     "deaths",
+    "discovery",
     "fleet",
     "launcher",
     "master",
