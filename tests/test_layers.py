@@ -12,7 +12,7 @@ MAY_IMPORT_RAY = {
     "carrier",
     "cluster",
     "deaths",
-    "discovery",
+    "probe",
     "fleet",
     "launcher",
     "master",
