@@ -13,7 +13,7 @@ from typing import Any
 from actors.config import Game
 from handlers.members import Member
 
-__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+__all__ = ["ClusterError", "RunningGame", "launch", "probe", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +32,18 @@ class ClusterError(Exception):
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True) -> Iterator[str]:
+def ray_cluster(
+    address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True, checked: bool = False
+) -> Iterator[str]:
     """Join the cluster at ``address``, or start one for as long as the context; yields the dashboard's URL, or "".
 
-    With ``logs`` what the actors that come from here log is shown on standard error.
+    With ``logs`` what the actors that come from here log is shown on standard error. ``checked`` says that the address
+    is known to be that of a cluster which takes us.
 
     Raises ClusterError at once when nothing answers at the address.
     """
-    if address is not None:
-        _probe(address)
+    if address is not None and not checked:
+        probe(address)
         _check_health(address)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -123,7 +126,7 @@ def launch(game: Game) -> RunningGame:
     return RunningGame(game, master)
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Raise ClusterError unless something takes connections there; ``ray.init`` itself would wait for two minutes."""
     host, colon, port = address.rpartition(":")
     if address == "auto":
