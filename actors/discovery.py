@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.cluster import ClusterError, probe, ray_cluster
 from actors.operator import Operator
-from actors.probe import PREFIX, games_at
+from actors.probe import PREFIX, games_at, send_token
 
 __all__ = ["addresses_in", "local_clusters", "operating"]
 
@@ -33,6 +33,7 @@ def operating(address: str | None = None, name: str | None = None) -> Iterator[O
     addresses = local_clusters() if address == "auto" else [address]
     if not addresses:
         raise ClusterError("no Ray cluster has a node on this machine: name one with --address host:port")
+    send_token()
     with ThreadPoolExecutor(len(addresses)) as pool:
         games = dict(zip(addresses, pool.map(games_at, addresses), strict=True))
     if address != "auto" and games[address] is None:

@@ -3,39 +3,39 @@
 A process of its own, since ``ray.init`` waits for minutes where something else answers, and this can be ended.
 """
 
+import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-__all__ = ["games_at"]
+__all__ = ["PREFIX", "games_at", "send_token"]
 
 PREFIX = "pummelo-"
-WITHIN = 10.0
+TOKEN = Path("~/.ray/auth_token").expanduser()
+WITHIN = 8.0
 """Seconds for Ray to answer."""
 
 
 def games_at(address: str) -> list[str] | None:
-    """Return the names of the games on the cluster at an address; None where no Ray answers, or not to us.
-
-    Sets ``RAY_AUTH_MODE=token`` where the cluster wants a token and nobody has said anything of it.
-    """
+    """Return the names of the games on the cluster at an address; None where no Ray answers, or not to us."""
     command = [sys.executable, "-m", "actors.probe", address]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    for mode in ({}, {"RAY_AUTH_MODE": "token"}):
-        if mode and "RAY_AUTH_MODE" in os.environ:
-            return None
-        try:
-            done = subprocess.run(
-                command, env=environment | mode, capture_output=True, text=True, timeout=WITHIN, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return None
-        if done.returncode == 0:
-            os.environ.update(mode)
-            return done.stdout.split()
-        if "AuthenticationError" not in done.stderr:
-            return None
-    return None
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WITHIN, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.split() if done.returncode == 0 else None
+
+
+def send_token() -> None:
+    """Have Ray send this machine's authentication token, if there is one and nobody has said anything of it.
+
+    A cluster that has a token wants it, but clients only send it when told to; one that has none ignores it.
+    """
+    there = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or TOKEN.exists()
+    if there:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _main(address: str) -> None:
@@ -43,7 +43,7 @@ def _main(address: str) -> None:
 
     from actors.membership import MASTER  # noqa: PLC0415
 
-    ray.init(address, namespace=PREFIX, log_to_driver=False, logging_level="error")
+    ray.init(address, namespace=PREFIX, log_to_driver=False, logging_level=logging.ERROR)
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["name"] == MASTER and actor["namespace"].startswith(PREFIX):
             sys.stdout.write(actor["namespace"].removeprefix(PREFIX) + "\n")
