@@ -1,11 +1,13 @@
-"""A server that is killed comes back with its channels; real kills, under load."""
+"""A server that is killed, or restarted on purpose, comes back with its channels; for real, under load."""
 
 import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import GAME
@@ -117,6 +119,50 @@ def test_a_killed_backend_comes_back_with_every_member_of_its_channels_and_none_
             assert await clients[uids[0]].request("area.room.leave", {"room": "tea"}) == {"left": True}
             rooms["tea"].remove(uids[0])
             assert sorted(await clients[uids[1]].request("area.room.members", {"room": "tea"})) == sorted(rooms["tea"])
+            await said_in(clients, rooms)
+
+    asyncio.run(scenario())
+
+
+async def operated(game: RunningGame, *arguments: str) -> str:
+    """Run a tool command on the game; returns what it printed."""
+    pummelo = Path(sys.executable).with_name("pummelo")
+    process = await asyncio.create_subprocess_exec(
+        pummelo, *arguments, "--name", game.name, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, errors = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, errors.decode()
+    return out.decode()
+
+
+async def keep_napping(client: PomeloClient, codes: Counter[int], stop: asyncio.Event) -> None:
+    """Have requests under way that take a while, some at a time."""
+    while not stop.is_set():
+        naps = [await client.send_request("area.test.nap", {"number": n, "seconds": 0.2}) for n in range(3)]
+        for answer in await asyncio.wait_for(asyncio.gather(*naps), 20):
+            codes[answer.get("code", 200)] += 1
+
+
+def test_backends_restarted_on_purpose_under_load_lose_not_one_request_and_no_member(restarting: RunningGame) -> None:
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            uids = uids_on("area-1", USERS, "calm")
+            clients = await arrived(stack, restarting, uids)
+            rooms = rooms_of(uids)
+            for room, members in rooms.items():
+                for uid in members:
+                    assert (await clients[uid].request("area.room.join", {"room": room}))["present"]
+            pids = {(await clients[uid].request("area.test.echo"))["pid"] for uid in uids}
+            codes: Counter[int] = Counter()
+            stop = asyncio.Event()
+            asking = [asyncio.create_task(keep_asking(clients[uid], codes, stop)) for uid in uids[:-2]]
+            asking += [asyncio.create_task(keep_napping(clients[uid], codes, stop)) for uid in uids[-2:]]
+            await operated(restarting, "restart", "area")
+            stop.set()
+            await asyncio.gather(*asking)
+            assert set(codes) == {200}
+            assert pids.isdisjoint({(await clients[uid].request("area.test.echo"))["pid"] for uid in uids})
+            assert _sorted(await clients[uids[0]].request("area.room.rebuilt")) == _sorted(rooms)
             await said_in(clients, rooms)
 
     asyncio.run(scenario())
