@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ import ray.util
 from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
-from actors.membership import Registration
+from actors.membership import Notes, Place, Registration, Report
 from handlers.members import Member
 
 __all__ = ["BackendServer", "FrontendServer", "configure_logging"]
@@ -24,6 +25,7 @@ class _Server:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level)
         self._label = f"{spec.id} ({spec.type})"
+        self._notes: Notes | None = None
         self._handles = Handles()
         self._version = 0
         self._host = Host(
@@ -32,6 +34,7 @@ class _Server:
             _RayMaster(master, self._handles),
             self._handles.connect,
             node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            end=_end_process,
         )
         self._host.boot()
 
@@ -39,10 +42,11 @@ class _Server:
         """Take a link's call; for other servers."""
         return await self._host.serve(carrier)
 
-    async def update(self, members: list[Member], handles: dict[str, Any], version: int) -> None:
-        """Take over the table of servers, unless a later one came first; for the master."""
+    async def update(self, members: list[Member], handles: dict[str, Any], version: int, notes: Notes) -> None:
+        """Take over the table of servers, unless a later one came first, and keep the notes; for the master."""
         if version > self._version:
             self._version = version
+            self._notes = notes
             self._handles.replace(handles)
             await self._host.update(members)
 
@@ -54,6 +58,18 @@ class _Server:
         """Run the before-stop hooks, while all still serve; for the master."""
         await self._host.before_stop()
 
+    async def quiet(self, server_id: str, limit: float) -> bool:
+        """Wait until nothing from here to a server is under way; for the master, before it ends that server."""
+        return await self._host.quiet(server_id, limit)
+
+    async def drain(self, rate: float, reason: str) -> None:
+        """Send the clients away and let what runs finish; for the master."""
+        await self._host.drain(rate, reason)
+
+    async def kick(self, uid: str, reason: str) -> int:
+        """Close every session of a uid here; returns how many there were. For operators."""
+        return self._host.kick(uid, reason)
+
     async def stop(self) -> None:
         """End the server's work, not its process; for the master."""
         await self._host.stop()
@@ -62,13 +78,17 @@ class _Server:
         """Return when the server has stopped on purpose; while the call is under way the process lives."""
         await self._host.ended()
 
-    async def report(self) -> Member | None:
-        """Return the server as others should know it; for a restarted master."""
-        return self._host.report()
+    async def report(self) -> Report:
+        """Return the server as others should know it, and the master's notes; for a restarted master."""
+        return Report(member=self._host.report(), spec=self._host.spec, place=_place(), notes=self._notes)
 
     async def describe(self) -> dict[str, Any]:
-        """Return the server's state, for operators."""
+        """Return the server's state in numbers, for operators."""
         return self._host.describe()
+
+    async def inspect(self) -> dict[str, Any]:
+        """Return the server's state and what is inside, for operators."""
+        return self._host.inspect()
 
     def __repr__(self) -> str:
         return self._label
@@ -90,7 +110,7 @@ class _RayMaster:
         self._handles = handles
 
     async def register(self, server_id: str) -> Registration:
-        registration, handles = await self._try("register", server_id)
+        registration, handles = await self._try("register", server_id, _place())
         self._handles.replace(handles)
         return registration  # type: ignore[no-any-return]
 
@@ -106,6 +126,21 @@ class _RayMaster:
                 return await getattr(self._handle, method).remote(*arguments)
             except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
+
+
+def _place() -> Place:
+    context = ray.get_runtime_context()
+    return Place(context.get_worker_id(), ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _end_process() -> None:
+    """End this process at once.
+
+    Not by way of Ray: an actor that Ray has restarted elsewhere is none of its own any more, and must just end. Where
+    it is Ray's after all, Ray starts it again, which is what a server needs that believes itself to be an old life.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 def configure_logging(level: str) -> None:

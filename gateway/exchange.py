@@ -131,7 +131,7 @@ class Exchange(Guest):
     def _upgrade(self, answer: bytes, rest: bytes) -> None:
         """Accept an upgrade with `answer`, unless there are too many connections."""
         if self._hub.full:
-            logger.info("%s: refuse %s:%s: too many connections", self._hub.name, *self._address)
+            logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._answer(error_answer(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         self._transport.write(answer)
