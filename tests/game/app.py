@@ -209,6 +209,28 @@ async def count(msg: Numbered, session: Session, server: Server) -> dict[str, in
     return {"number": msg.number}
 
 
+rebuilt: dict[str, list[str]] = {}
+
+
+@app.on_rebuilt("area")
+async def note_rebuilt(server: Server) -> None:
+    """Note who was in the rooms that this server's earlier life made."""
+    rebuilt.update({name: server.channels.get(name).members() for name in server.channels.names()})
+
+
+@app.handler("area.room.rebuilt")
+async def rebuilt_rooms() -> dict[str, list[str]]:
+    """Show who was in the rooms when this life of the server began."""
+    return rebuilt
+
+
+@app.handler("area.room.leave")
+async def leave(msg: Room, session: Session, server: Server) -> dict[str, bool]:
+    """Leave a room."""
+    assert session.uid is not None
+    return {"left": server.channels.get(msg.room).leave(session.uid)}
+
+
 @app.handler("area.room.look")
 async def look(msg: Room, server: Server) -> list[str]:
     """Look for a room and show the error that comes of it."""
