@@ -13,6 +13,8 @@ from actors.probe import PREFIX, games_at, send_token
 
 __all__ = ["addresses_in", "local_clusters", "operating"]
 
+HEALTH = 4.0
+"""Seconds for a Ray to answer at an address that was given."""
 _OPTION = "--gcs-address="
 PROC = Path("/proc")
 
@@ -34,10 +36,13 @@ def operating(address: str | None = None, name: str | None = None) -> Iterator[O
     if not addresses:
         raise ClusterError("no Ray cluster has a node on this machine: name one with --address host:port")
     send_token()
-    with ThreadPoolExecutor(len(addresses)) as pool:
-        games = dict(zip(addresses, pool.map(games_at, addresses), strict=True))
-    if address != "auto" and games[address] is None:
-        raise ClusterError(f"no Ray cluster at {address}")
+    if address != "auto":
+        games = {address: games_at(address, HEALTH)}
+        if games[address] is None:
+            raise ClusterError(f"no Ray cluster at {address}, or none that takes this machine's authentication token")
+    else:
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            games = dict(zip(addresses, pool.map(games_at, addresses), strict=True))
     found = [(one, game) for one, names in games.items() for game in names or ()]
     at, game = _chosen(found, addresses, name)
     with ray_cluster(at, PREFIX, logs=False, checked=True):

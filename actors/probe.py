@@ -13,16 +13,16 @@ __all__ = ["PREFIX", "games_at", "send_token"]
 
 PREFIX = "pummelo-"
 TOKEN = Path("~/.ray/auth_token").expanduser()
-WITHIN = 8.0
-"""Seconds for Ray to answer."""
+WITHIN = 15.0
+"""Seconds for a Ray to answer whose processes are here; on a machine without idle cores it takes most of them."""
 
 
-def games_at(address: str) -> list[str] | None:
+def games_at(address: str, within: float = WITHIN) -> list[str] | None:
     """Return the names of the games on the cluster at an address; None where no Ray answers, or not to us."""
     command = [sys.executable, "-m", "actors.probe", address]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WITHIN, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within, check=False)
     except subprocess.TimeoutExpired:
         return None
     return done.stdout.split() if done.returncode == 0 else None

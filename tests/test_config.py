@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from actors.config import ConfigError, TlsFiles, load_game
+from actors.config import ConfigError, TlsFiles, load_game, reread
 
 GOOD = """
 app: app:app
@@ -250,3 +250,32 @@ def test_what_cannot_be_meant_is_told_in_one_line(
 def test_a_server_type_without_fields_can_be_changed(tmp_path: Path) -> None:
     game = load_game(written(tmp_path, "app: app:app\nservers: {chat: }"), ["chat.count=3"])
     assert len(game.servers) == 3
+
+
+def test_a_type_can_have_further_servers_with_its_settings_and_the_next_ports(tmp_path: Path) -> None:
+    game = load_game(written(tmp_path, GOOD))
+    third = game.spec("connector", 3)
+    assert third is not None
+    assert (third.id, third.port, third.dictionary) == ("connector-3", 3052, True)
+    chat = game.spec("chat", 9)
+    assert chat is not None
+    assert (chat.id, chat.port, chat.game_settings) == ("chat-9", 0, {"greeting": "hello"})
+    assert game.spec("connector", 2) == game.servers[2]
+    assert game.spec("moon", 1) is None
+    assert game.spec("connector", 70_000) is None
+
+
+def test_a_game_is_read_again_as_its_file_is_now_with_the_changes_it_was_started_with(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    game = load_game(path, ["chat.weight=3"], name="own", log_level="debug")
+    path.write_text(GOOD.replace("hello", "good evening"))
+    again = reread(game)
+    assert (again.name, again.log_level, again.file) == ("own", "debug", path)
+    assert again.servers[3].weight == 3
+    assert again.servers[3].game_settings == {"greeting": "good evening"}
+    other = tmp_path / "other.yaml"
+    other.write_text("app: app:app\nservers: {chat: {}}")
+    assert [server.id for server in reread(game, other).servers] == ["chat-1"]
+    path.write_text("app: app:app\nservers: {chat: {cuont: 1}}")
+    with pytest.raises(ConfigError, match="cuont"):
+        reread(game)

@@ -1,7 +1,9 @@
 """A game on a Ray cluster that was there before it, and stays after it."""
 
 import asyncio
+import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -64,3 +66,50 @@ def test_a_game_joins_a_cluster_and_leaves_nothing_of_itself_there(cluster: str)
             assert refused.value.code == 1
             assert refused.value.stderr.splitlines()[-1] == ("pummelo: the game 'guest' runs already on this cluster")
             assert game.stop() == 0
+
+
+def tool(*arguments: str, code: int = 0) -> str:
+    """Run a tool command; returns its standard output, or its standard error where it has to fail."""
+    pummelo = str(Path(sys.executable).with_name("pummelo"))
+    done = subprocess.run([pummelo, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def small_game(folder: Path) -> Path:
+    (folder / "small_app.py").write_text("from handlers import App\napp = App('small')\n")
+    path = folder / "servers.yaml"
+    path.write_text("app: small_app:app\nservers: {gate: {frontend: true}}\n")
+    return path
+
+
+def test_a_detached_game_runs_on_and_where_there_are_two_a_command_lists_both(cluster: str, tmp_path: Path) -> None:
+    at = ["--address", cluster]
+    file = small_game(tmp_path)
+    started = tool("run", str(file), "--name", "first", "--detach", *at).splitlines()
+    assert started[0].startswith("serving gate-1 ws://")
+    assert started[-1] == "ready"
+    # With one game on the cluster nobody has to say which.
+    assert tool("list", *at).splitlines()[1].startswith("gate-1")
+    with RunningGame(file, args=at, name="second") as second:
+        told = tool("list", *at, code=1).splitlines()
+        assert told[0] == "pummelo: several games run; choose one with --name or --address:"
+        assert told[1:] == [f"pummelo:   first at {cluster}", f"pummelo:   second at {cluster}"]
+        assert tool("stop", *at, "--name", "first") == "first stopped\n"
+        # The command dies, its servers live on, and are ended from another place.
+        second.interrupt(signal.SIGKILL)
+        second.process.wait(30)
+        assert json.loads(tool("list", *at, "--json"))[0]["state"] == "serving"
+        assert tool("stop", *at) == "second stopped\n"
+    assert tool("list", *at, code=1) == f"pummelo: no game runs at {cluster}\n"
+
+
+def test_a_detached_game_without_a_cluster_is_refused(tmp_path: Path) -> None:
+    told = tool("run", str(small_game(tmp_path)), "--detach", code=1)
+    assert told.startswith("pummelo: --detach needs a cluster that outlives this command: start one with `ray start")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert tool("list", "--address", f"127.0.0.1:{port}", code=1).startswith(
+        f"pummelo: no Ray cluster at 127.0.0.1:{port}"
+    )
