@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
+from actors.cluster import ClusterError, RunningGame, delivered, launch, ray_cluster
 from actors.config import ConfigError, Game, load_game
 from actors.loading import load_app
 from handlers import AppError
@@ -49,6 +49,8 @@ def _run(options: argparse.Namespace, results: TextIO) -> int:
         _check_ports(game)
     cluster = ray_cluster(options.address, game.namespace, dashboard=options.dashboard)
     with _Interrupted() as interrupted, cluster as dashboard:
+        if options.address is not None:
+            game = delivered(game)
         asyncio.run(_serve(game, interrupted, dashboard if options.dashboard else "", results))
     return 0
 

@@ -2,21 +2,26 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from actors.config import Game
+from actors.parcel import ParcelError, packed
 from handlers.members import Member
 
-__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+__all__ = ["ClusterError", "RunningGame", "delivered", "launch", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
+SYSTEM = {"gcs_rpc_server_reconnect_timeout_s": 86_400}
+"""Ray's own settings for an embedded Ray: its processes outlive the loss of its head service by a day, not a minute."""
 OBJECT_STORE = 100 << 20
 """Bytes of the embedded Ray's object store: the game does not use it."""
 PROBE = 2.0
@@ -48,6 +53,7 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False)
     if address is None:
         # Never one that happens to run: a game that nobody gave a cluster has its own.
         options |= {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE}
+        options["_system_config"] = SYSTEM
     else:
         options["address"] = address
     try:
@@ -108,6 +114,33 @@ def launch(game: Game) -> RunningGame:
     except ValueError as error:
         raise ClusterError(f"the game {game.name!r} runs already on this cluster") from error
     return RunningGame(game, master)
+
+
+def delivered(game: Game) -> Game:
+    """Send a game's folder to the cluster joined before; returns the game as its nodes can start it.
+
+    To be called in the command, where the files are, each time that they may have changed: before ``launch``, and
+    before a master is handed a game to restart servers with. Ray keeps the files for as long as an actor that was made
+    with them is there, restarts included, and for ten minutes until the first is made. Only a game on an embedded Ray
+    does without. Raises ClusterError when the folder is too large or cannot be read.
+    """
+    # Ray has this for ``ray.init`` alone: then what an operator sends later would not reach the actors of a master.
+    from ray._private.runtime_env.packaging import (  # noqa: PLC0415
+        pin_runtime_env_uri,
+        upload_package_to_gcs,
+    )
+
+    try:
+        parcel = packed(game.folder)
+    except ParcelError as error:
+        raise ClusterError(str(error)) from error
+    uri = f"gcs://pummelo_{game.name}_{hashlib.sha256(parcel).hexdigest()[:32]}.zip"
+    try:
+        pin_runtime_env_uri(uri)
+        upload_package_to_gcs(uri, parcel)
+    except RuntimeError as error:
+        raise ClusterError(f"the game's files could not be sent to the cluster: {error}") from error
+    return replace(game, parcel=uri)
 
 
 def _probe(address: str) -> None:

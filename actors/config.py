@@ -102,13 +102,17 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Game:
-    """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``."""
+    """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``.
+
+    ``parcel`` names the game's files in a cluster that they were sent to; "" where every node reads ``folder`` itself.
+    """
 
     name: str
     app: str
     folder: Path
     servers: tuple[ServerSpec, ...]
     log_level: str = "info"
+    parcel: str = ""
 
     @property
     def namespace(self) -> str:

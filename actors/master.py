@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
 from actors.membership import Membership, Registration
+from actors.placement import Node, spread
 from actors.server import BackendServer, FrontendServer, configure_logging
 from handlers.life import BEFORE_STOP
 from handlers.members import Member
@@ -57,6 +58,21 @@ def actor_options(name: str, namespace: str, num_cpus: float) -> dict[str, Any]:
         "num_cpus": num_cpus,
         "runtime_env": {"env_vars": _ENVIRONMENT},
     }
+
+
+def server_options(spec: ServerSpec, game: Game, node_id: str) -> dict[str, Any]:
+    """Return the options of a server's actor on a node: with the game's files if they travel, elsewhere if need be."""
+    options = actor_options(spec.id, game.namespace, spec.num_cpus)
+    if game.parcel:
+        options["runtime_env"]["working_dir"] = game.parcel
+    options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
+    return options
+
+
+def living_nodes() -> list[Node]:
+    """Return the nodes that Ray believes to live."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [Node(id=node["NodeID"], cpus=node["Resources"].get("CPU", 0.0)) for node in nodes if node["Alive"]]
 
 
 class Master:
@@ -157,19 +173,13 @@ class Master:
     # -- its own
 
     def _create(self) -> None:
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        nodes.sort(key=lambda node: node["NodeID"])
-        largest = max(node["Resources"].get("CPU", 0.0) for node in nodes)
-        for spec in self._game.servers:
-            if spec.num_cpus > largest:
-                self._failed[spec.id] = f"num_cpus {spec.num_cpus:g} is more than any node has ({largest:g})"
+        chosen, refused = spread(self._game.servers, living_nodes())
+        self._failed.update(refused)
         if self._failed:
             return
         own = ray.get_runtime_context().current_actor
-        for number, spec in enumerate(self._game.servers):
-            options = actor_options(spec.id, self._game.namespace, spec.num_cpus)
-            node_id = nodes[number % len(nodes)]["NodeID"]
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
+        for spec in self._game.servers:
+            options = server_options(spec, self._game, chosen[spec.id])
             self._handles[spec.id] = ray.remote(_actor_class(spec)).options(**options).remote(spec, self._game, own)
 
     async def _all_booted(self) -> None:

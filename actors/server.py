@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,9 +14,15 @@ from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
 from actors.membership import Registration
+from actors.parcel import unpacked
 from handlers.members import Member
 
 __all__ = ["BackendServer", "FrontendServer", "configure_logging"]
+
+
+ADVERTISE = "PUMMELO_ADVERTISE"
+"""The environment variable of a node that tells the host by which clients reach it, where Ray's own address of the node
+is not what they can reach. A server's ``advertise`` comes before it."""
 
 
 class _Server:
@@ -23,6 +31,7 @@ class _Server:
     def __init__(self, spec: ServerSpec, game: Game, master: Any) -> None:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level)
+        game, spec = unpacked(game, spec, Path.cwd())
         self._label = f"{spec.id} ({spec.type})"
         self._handles = Handles()
         self._version = 0
@@ -31,7 +40,7 @@ class _Server:
             game,
             _RayMaster(master, self._handles),
             self._handles.connect,
-            node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            node_host=os.environ.get(ADVERTISE) or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
         )
         self._host.boot()
 
