@@ -17,8 +17,10 @@ INSIDE = "pummelo-game"
 """The parcel's one folder. Ray puts the parcel first on ``sys.path``, the game's folder goes last: the name cannot be
 imported, so a game's ``random.py`` shadows nothing there either."""
 LEFT_BEHIND = frozenset(
-    "__pycache__ node_modules venv .venv .git .hg .svn .idea .vscode .tox .nox"
-    " .hypothesis .mypy_cache .pytest_cache .ruff_cache".split()
+    {
+        *("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".tox", ".nox"),
+        *(".git", ".hg", ".svn", ".idea", ".vscode", ".venv", "venv", "node_modules"),
+    }
 )
 """Folders that no server needs, wherever they are. Files that git ignores do travel: a built web page, a key."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)

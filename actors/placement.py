@@ -57,7 +57,9 @@ def place(spec: ServerSpec, nodes: Iterable[Node], running: Mapping[str, tuple[S
         nodes: The living nodes, in any order.
         running: The other servers by id, each with its node's id; the server itself, if it is there, does not count.
 
-    Raises CannotPlace when no node has the CPUs that the server asks for.
+    Raises:
+        CannotPlace: No node has the CPUs that the server asks for.
+
     """
     nodes = sorted(nodes, key=lambda node: node.id)
     largest = max((node.cpus for node in nodes), default=0.0)

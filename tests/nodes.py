@@ -150,7 +150,7 @@ class Cluster:
 def _free_port() -> int:
     """Return a port that is free at every address, below those that outgoing connections take."""
     while True:
-        port = random.randrange(20_000, 30_000)  # noqa: S311
+        port = random.randrange(20_000, 30_000)
         with contextlib.suppress(OSError), socket.socket() as free:
             free.bind(("", port))
             return port
