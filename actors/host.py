@@ -94,6 +94,8 @@ class Host:
             return
         self._open = True
         self._links.greet(member.id for member in self._members)
+        if self._node is not None:
+            await self._node.rebuilt()
         if self._edge is not None:
             await self._edge.listener.open()
         if self._node is not None:
@@ -161,8 +163,9 @@ class Host:
         self._links.update()
         for link in self._links.forget(gone):
             await link.close()
-            if self._node is not None:
-                self._node.lost(link.peer)
+        if self._node is not None:
+            for server_id in gone:
+                self._node.gone(server_id)
 
     async def quiet(self, server_id: str, limit: float) -> bool:
         """Wait up to ``limit`` seconds until nothing from here to a server is under way; tell whether it is so.
@@ -268,11 +271,12 @@ class Host:
             settings=self.spec.settings,
             game_settings=self.spec.game_settings,
             edge=self._edge,
+            restarted=registration.restarted,
         )
         if self._edge is not None and node.frontend is not None:
             self._edge.frontend = node.frontend
         await node.life.before_start()
-        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost)
+        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost, greeted=node.came_up)
         await node.start()
         # Only now is there a server for others, and for a restarted master.
         self._member = member
