@@ -31,11 +31,11 @@ class RayNode:
     def __init__(self, ip: str, folder: Path, mark: str) -> None:
         self.ip = ip
         self.folder = folder
-        self._mark = mark
+        self.mark = mark
 
     def processes(self) -> dict[int, str]:
         """Return the command line of each process of the node, by its id."""
-        sign = f"{MARK}={self._mark}".encode()
+        sign = f"{MARK}={self.mark}".encode()
         found: dict[int, str] = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -73,7 +73,7 @@ class Cluster:
 
     Args:
         head: Further arguments of the head's ``ray start``.
-        env: Environment variables of all nodes, besides this process's own.
+        env: Environment variables of the nodes, besides this process's own.
     """
 
     def __init__(self, *head: str, env: Mapping[str, str] | None = None) -> None:
@@ -114,9 +114,9 @@ class Cluster:
             *self._head,
         )
 
-    def add(self) -> RayNode:
-        """Start one more node."""
-        return self._start(f"127.0.0.{len(self.nodes) + 2}", f"--address={self.address}")
+    def add(self, env: Mapping[str, str] | None = None) -> RayNode:
+        """Start one more node, with environment variables of its own."""
+        return self._start(f"127.0.0.{len(self.nodes) + 2}", f"--address={self.address}", env=env)
 
     def close(self) -> None:
         """End every process of the cluster, and remove its files."""
@@ -124,7 +124,7 @@ class Cluster:
             node.lose()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, ip: str, *arguments: str) -> RayNode:
+    def _start(self, ip: str, *arguments: str, env: Mapping[str, str] | None = None) -> RayNode:
         number = len(self.nodes)
         node = RayNode(ip, self._folder / str(number), uuid.uuid4().hex)
         node.folder.mkdir()
@@ -134,7 +134,7 @@ class Cluster:
         own.append(f"--dashboard-agent-listen-port={_free_port()}")
         done = subprocess.run(
             [ray, "start", *own, "--disable-usage-stats", *arguments],
-            env=os.environ | self.env | {MARK: node._mark},
+            env=os.environ | self.env | dict(env or {}) | {MARK: node.mark},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
