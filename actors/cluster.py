@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from actors.config import Game
-from actors.parcel import ParcelError, packed
 from handlers.members import Member
 
-__all__ = ["ClusterError", "RunningGame", "delivered", "launch", "ray_cluster"]
+__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +25,8 @@ PROBE = 2.0
 """Seconds for a given address to take a connection."""
 HEALTH = 4.0
 """Seconds for Ray to answer at a given address; the time to import Ray included."""
-STOP = 40.0
-"""Seconds for the master to stop the servers."""
+LOOK = 0.3
+"""Seconds between calls of a master that was killed."""
 
 
 class ClusterError(Exception):
@@ -37,8 +34,10 @@ class ClusterError(Exception):
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False) -> Iterator[str]:
+def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True) -> Iterator[str]:
     """Join the cluster at ``address``, or start one for as long as the context; yields the dashboard's URL, or "".
+
+    With ``logs`` what the actors that come from here log is shown on standard error.
 
     Raises ClusterError at once when nothing answers at the address.
     """
@@ -49,7 +48,7 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
 
-    options: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": True}
+    options: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": logs}
     if address is None:
         # Never one that happens to run: a game that nobody gave a cluster has its own.
         options |= {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE}
@@ -87,60 +86,44 @@ class RunningGame:
             raise ClusterError("the master died while it started the servers") from error
         return members
 
-    async def stop(self) -> None:
-        """End the servers and the master; by force where the master cannot do it within 40 seconds."""
+    async def ended(self) -> None:
+        """Return when somebody else has stopped the game."""
         import ray  # noqa: PLC0415
 
+        while True:
+            try:
+                await self._master.ended.remote()
+            except ray.exceptions.ActorUnavailableError:
+                # It was killed and comes back.
+                await asyncio.sleep(LOOK)
+                continue
+            except ray.exceptions.RayError as error:
+                logger.debug("the master is gone for good: %s", error)
+            return
+
+    async def stop(self) -> None:
+        """End the servers and the master; by force where the master cannot do it within 40 seconds."""
+        from actors.operator import Operator, OperatorError  # noqa: PLC0415
+
         try:
-            await asyncio.wait_for(self._master.stop.remote(), STOP)
-        except (ray.exceptions.RayError, TimeoutError):
-            logger.exception("the master could not stop the servers; they are ended by force")
-        finally:
-            ray.kill(self._master, no_restart=True)
-            for spec in self._game.servers:
-                # Those that the master ended have no name any more.
-                with contextlib.suppress(ValueError):
-                    ray.kill(ray.get_actor(spec.id, self._game.namespace), no_restart=True)
+            await Operator(self._game.name, self._master).stop()
+        except OperatorError as error:
+            logger.error("%s", error)
 
 
 def launch(game: Game) -> RunningGame:
     """Start a game's master on the cluster joined before. Raises ClusterError when the game runs there already."""
     import ray  # noqa: PLC0415
 
-    from actors.master import MASTER, Master, actor_options  # noqa: PLC0415
+    from actors.fleet import actor_options  # noqa: PLC0415
+    from actors.master import Master  # noqa: PLC0415
+    from actors.membership import MASTER  # noqa: PLC0415
 
     try:
         master = ray.remote(Master).options(**actor_options(MASTER, game.namespace, 0.01)).remote(game)
     except ValueError as error:
         raise ClusterError(f"the game {game.name!r} runs already on this cluster") from error
     return RunningGame(game, master)
-
-
-def delivered(game: Game) -> Game:
-    """Send a game's folder to the cluster joined before; returns the game as its nodes can start it.
-
-    To be called in the command, where the files are, each time that they may have changed: before ``launch``, and
-    before a master is handed a game to restart servers with. Ray keeps the files for as long as an actor that was made
-    with them is there, restarts included, and for ten minutes until the first is made. Only a game on an embedded Ray
-    does without. Raises ClusterError when the folder is too large or cannot be read.
-    """
-    # Ray has this for ``ray.init`` alone: then what an operator sends later would not reach the actors of a master.
-    from ray._private.runtime_env.packaging import (  # noqa: PLC0415
-        pin_runtime_env_uri,
-        upload_package_to_gcs,
-    )
-
-    try:
-        parcel = packed(game.folder)
-    except ParcelError as error:
-        raise ClusterError(str(error)) from error
-    uri = f"gcs://pummelo_{game.name}_{hashlib.sha256(parcel).hexdigest()[:32]}.zip"
-    try:
-        pin_runtime_env_uri(uri)
-        upload_package_to_gcs(uri, parcel)
-    except RuntimeError as error:
-        raise ClusterError(f"the game's files could not be sent to the cluster: {error}") from error
-    return replace(game, parcel=uri)
 
 
 def _probe(address: str) -> None:

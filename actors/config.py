@@ -14,7 +14,7 @@ import yaml
 from gateway import Limits, Networks, server_context
 from handlers.settings import Settings
 
-__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game"]
+__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game", "reread"]
 
 RESERVED = ("actors", "gateway", "handlers")
 
@@ -104,7 +104,8 @@ class ServerSpec:
 class Game:
     """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``.
 
-    ``parcel`` names the game's files in a cluster that they were sent to; "" where every node reads ``folder`` itself.
+    ``file`` and ``changes`` are what it was read from, so that it can be read again. ``parcel`` names the game's files
+    in a cluster that they were sent to; "" where every node reads ``folder`` itself.
     """
 
     name: str
@@ -112,6 +113,8 @@ class Game:
     folder: Path
     servers: tuple[ServerSpec, ...]
     log_level: str = "info"
+    file: Path = Path("servers.yaml")
+    changes: tuple[str, ...] = ()
     parcel: str = ""
 
     @property
@@ -124,6 +127,28 @@ class Game:
         """The types that the game has servers of."""
         return {server.type for server in self.servers}
 
+    def spec(self, server_type: str, number: int) -> ServerSpec | None:
+        """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
+
+        It has the type's settings, the weight of the last one in the file, and the port ``number - 1`` above the
+        first's. None where the file has no such type, or the port would be above 65535.
+        """
+        of_type = [spec for spec in self.servers if spec.type == server_type]
+        if not of_type:
+            return None
+        if number <= len(of_type):
+            return of_type[number - 1]
+        port = of_type[0].port and of_type[0].port + number - 1
+        return replace(of_type[-1], id=f"{server_type}-{number}", port=port) if port <= 65535 else None
+
+
+def reread(game: Game, file: Path | None = None) -> Game:
+    """Return a game as its file is now, or as another ``file`` has it; its name, log level and changes stay.
+
+    Raises ConfigError, as ``load_game``.
+    """
+    return load_game(file or game.file, game.changes, name=game.name, log_level=game.log_level)
+
 
 def load_game(path: Path, changes: Iterable[str] = (), *, name: str | None = None, log_level: str = "info") -> Game:
     """Return the game that a file describes, changed by ``changes`` like ``"chat.count=4"``.
@@ -131,12 +156,13 @@ def load_game(path: Path, changes: Iterable[str] = (), *, name: str | None = Non
     Raises ConfigError, with every mistake there is.
     """
     reader = _Reader(path)
+    changes = tuple(changes)
     document = reader.document()
     reader.apply(document, changes)
     game = reader.game(document, name)
     if reader.mistakes or game is None:
         raise ConfigError(reader.mistakes)
-    return replace(game, log_level=log_level)
+    return replace(game, log_level=log_level, file=path.resolve(), changes=changes)
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.config import ServerSpec
 
-__all__ = ["CannotPlace", "Node", "place", "spread"]
+__all__ = ["CannotPlace", "Node", "place", "too_large"]
 
 
 class CannotPlace(Exception):
@@ -24,26 +24,16 @@ class Node:
     cpus: float
 
 
-def spread(
-    specs: Iterable[ServerSpec], nodes: Iterable[Node], running: Mapping[str, tuple[ServerSpec, str]] | None = None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Choose a node for each server, one after the other.
-
-    Returns the node's id for each server's id, and for those that no node is large enough for the reason.
-    ``running`` is as in ``place``.
-    """
+def too_large(specs: Iterable[ServerSpec], nodes: Iterable[Node]) -> dict[str, str]:
+    """Return why no node can take a server, by its id, for those for which it is so."""
     nodes = list(nodes)
-    placed = dict(running or {})
-    chosen: dict[str, str] = {}
     refused: dict[str, str] = {}
     for spec in specs:
         try:
-            chosen[spec.id] = place(spec, nodes, placed)
+            place(spec, nodes, {})
         except CannotPlace as error:
             refused[spec.id] = str(error)
-        else:
-            placed[spec.id] = (spec, chosen[spec.id])
-    return chosen, refused
+    return refused
 
 
 def place(spec: ServerSpec, nodes: Iterable[Node], running: Mapping[str, tuple[ServerSpec, str]]) -> str:

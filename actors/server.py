@@ -13,7 +13,7 @@ import ray.util
 from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
-from actors.membership import Registration
+from actors.membership import Notes, Place, Registration, Report
 from actors.parcel import unpacked
 from handlers.members import Member
 
@@ -33,6 +33,7 @@ class _Server:
         configure_logging(game.log_level)
         game, spec = unpacked(game, spec, Path.cwd())
         self._label = f"{spec.id} ({spec.type})"
+        self._notes: Notes | None = None
         self._handles = Handles()
         self._version = 0
         self._host = Host(
@@ -48,10 +49,11 @@ class _Server:
         """Take a link's call; for other servers."""
         return await self._host.serve(carrier)
 
-    async def update(self, members: list[Member], handles: dict[str, Any], version: int) -> None:
-        """Take over the table of servers, unless a later one came first; for the master."""
+    async def update(self, members: list[Member], handles: dict[str, Any], version: int, notes: Notes) -> None:
+        """Take over the table of servers, unless a later one came first, and keep the notes; for the master."""
         if version > self._version:
             self._version = version
+            self._notes = notes
             self._handles.replace(handles)
             await self._host.update(members)
 
@@ -83,9 +85,9 @@ class _Server:
         """Return when the server has stopped on purpose; while the call is under way the process lives."""
         await self._host.ended()
 
-    async def report(self) -> Member | None:
-        """Return the server as others should know it; for a restarted master."""
-        return self._host.report()
+    async def report(self) -> Report:
+        """Return the server as others should know it, and the master's notes; for a restarted master."""
+        return Report(member=self._host.report(), spec=self._host.spec, place=_place(), notes=self._notes)
 
     async def describe(self) -> dict[str, Any]:
         """Return the server's state in numbers, for operators."""
@@ -115,7 +117,7 @@ class _RayMaster:
         self._handles = handles
 
     async def register(self, server_id: str) -> Registration:
-        registration, handles = await self._try("register", server_id)
+        registration, handles = await self._try("register", server_id, _place())
         self._handles.replace(handles)
         return registration  # type: ignore[no-any-return]
 
@@ -131,6 +133,12 @@ class _RayMaster:
                 return await getattr(self._handle, method).remote(*arguments)
             except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
+
+
+def _place() -> Place:
+    context = ray.get_runtime_context()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return Place(context.get_worker_id(), address, context.get_node_id())
 
 
 def configure_logging(level: str) -> None:
