@@ -9,10 +9,13 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +53,7 @@ class Travelling:
     head: RayNode
     game: RunningGame
     others: tuple[RayNode, RayNode]
+    folder: Path
 
     def node(self, place: dict[str, Any]) -> RayNode:
         """Return the node that a server says it is on."""
@@ -106,19 +110,24 @@ async def soon(ask: Callable[[], Awaitable[Any]], deadline: float) -> Any:
         await asyncio.sleep(0.05)
 
 
+def lay_out(folder: Path) -> None:
+    """Write the game's files, with a module that has the name of one of Python's."""
+    shutil.copytree(ROOT / "tests" / "travelling", folder)
+    # It is the last on the path, here and there.
+    (folder / "random.py").write_text("raise ImportError('a game cannot shadow a module of Python')")
+
+
 @pytest.fixture(scope="module")
 def travelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Travelling]:
     """The game, started from a folder that is removed as soon as it runs."""
     folder = tmp_path_factory.mktemp("travelling") / "game"
-    shutil.copytree(ROOT / "tests" / "travelling", folder)
-    # It is the last on the path, here and there.
-    (folder / "random.py").write_text("raise ImportError('a game cannot shadow a module of Python')")
+    lay_out(folder)
     with Cluster(head_settings()) as cluster:
         others = (cluster.add({"PUMMELO_ADVERTISE": "127.0.0.33"}), cluster.add())
         arguments = ["--address", cluster.address]
         with RunningGame(folder / "servers.yaml", args=arguments, env=cluster.env) as game:
             shutil.rmtree(folder)
-            yield Travelling(cluster, cluster.nodes[0], game, others)
+            yield Travelling(cluster, cluster.nodes[0], game, others, folder)
 
 
 def test_the_servers_of_a_type_are_on_different_nodes_and_the_gate_hands_out_hosts_that_clients_reach(
@@ -185,6 +194,31 @@ def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_throu
 
         # Its actors end by themselves, without their raylet.
         assert eventually(lambda: not [line for line in lost.processes().values() if line.startswith("ray::")], 20)
+
+    asyncio.run(scenario())
+
+
+def test_restarted_servers_go_to_a_node_that_joined_later_with_the_files_as_they_are_now(
+    travelling: Travelling,
+) -> None:
+    lay_out(travelling.folder)
+    (travelling.folder / "rules.py").write_text('GREETING = "newer"')
+    joined = travelling.cluster.add()
+    where = ["--address", travelling.cluster.address, "--name", travelling.game.name]
+    subprocess.run(
+        [str(Path(sys.executable).with_name("pummelo")), "restart", "chat", *where],
+        env=os.environ | travelling.cluster.env,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    shutil.rmtree(travelling.folder)
+
+    async def scenario() -> None:
+        places = [await soon(lambda one=one: travelling.place(one), 10) for one in CHATS]  # type: ignore[misc]
+        assert {place["rules"] for place in places} == {"newer"}
+        assert joined in [travelling.node(place) for place in places]
+        assert (await travelling.connector("connector-1"))["rules"] == "well travelled"
 
     asyncio.run(scenario())
 

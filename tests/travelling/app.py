@@ -24,8 +24,13 @@ class Said(msgspec.Struct):
 
 
 def place(server: Server) -> dict[str, Any]:
-    """Tell which server this is, in which process, on which node."""
-    return {"server": server.id, "pid": os.getpid(), "node": os.environ.get("PUMMELO_TEST_NODE", "")}
+    """Tell which server this is, in which process, on which node, and with which rules."""
+    return {
+        "rules": rules.GREETING,
+        "server": server.id,
+        "pid": os.getpid(),
+        "node": os.environ.get("PUMMELO_TEST_NODE", ""),
+    }
 
 
 @app.handler("gate.entry.query")
