@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from actors.config import Game
+from actors.watchdog import bounded
 from handlers.members import Member
 
-__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+__all__ = ["ClusterError", "RunningGame", "launch", "probe", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +30,29 @@ LOOK = 0.3
 """Seconds between calls of a master that was killed."""
 
 
+STOP = 55.0
+"""Seconds for a game to stop, by force in the end: what takes longer waits for Ray's head service."""
+SHUTDOWN = 15.0
+"""Seconds for Ray to let go of this process, or for an embedded Ray to end; it takes two."""
+
+
 class ClusterError(Exception):
     """The cluster cannot be reached, or does not take the game; the message is one line."""
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True) -> Iterator[str]:
+def ray_cluster(
+    address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True, checked: bool = False
+) -> Iterator[str]:
     """Join the cluster at ``address``, or start one for as long as the context; yields the dashboard's URL, or "".
 
-    With ``logs`` what the actors that come from here log is shown on standard error.
+    With ``logs`` what the actors that come from here log is shown on standard error. ``checked`` says that the address
+    is known to be that of a cluster which takes us.
 
     Raises ClusterError at once when nothing answers at the address.
     """
-    if address is not None:
-        _probe(address)
+    if address is not None and not checked:
+        probe(address)
         _check_health(address)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,7 +74,8 @@ def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False,
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
-        ray.shutdown()
+        with bounded(SHUTDOWN, "Ray's head service does not answer, so Ray was left as it was"):
+            ray.shutdown()
 
 
 class RunningGame:
@@ -106,7 +117,8 @@ class RunningGame:
         from actors.operator import Operator, OperatorError  # noqa: PLC0415
 
         try:
-            await Operator(self._game.name, self._master).stop()
+            with bounded(STOP, "Ray's head service does not answer; servers on a given cluster go on"):
+                await Operator(self._game.name, self._master).stop()
         except OperatorError as error:
             logger.error("%s", error)
 
@@ -126,7 +138,7 @@ def launch(game: Game) -> RunningGame:
     return RunningGame(game, master)
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Raise ClusterError unless something takes connections there; ``ray.init`` itself would wait for two minutes."""
     host, colon, port = address.rpartition(":")
     if address == "auto":

@@ -1,21 +1,20 @@
 """Finding the one game that a tool command means, among all that run."""
 
 import contextlib
-import logging
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from actors.cluster import ClusterError, ray_cluster
-from actors.membership import MASTER
+from actors.cluster import ClusterError, probe, ray_cluster
 from actors.operator import Operator
+from actors.probe import PREFIX, games_at, send_token
 
 __all__ = ["addresses_in", "local_clusters", "operating"]
 
-logger = logging.getLogger(__name__)
-
-PREFIX = "pummelo-"
+HEALTH = 4.0
+"""Seconds for a Ray to answer at an address that was given."""
 _OPTION = "--gcs-address="
 PROC = Path("/proc")
 
@@ -31,22 +30,22 @@ def operating(address: str | None = None, name: str | None = None) -> Iterator[O
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     # Else Ray would take it for the address of every cluster.
     os.environ.pop("RAY_ADDRESS", None)
+    if address != "auto":
+        probe(address)
     addresses = local_clusters() if address == "auto" else [address]
     if not addresses:
         raise ClusterError("no Ray cluster has a node on this machine: name one with --address host:port")
-    if len(addresses) == 1:
-        with ray_cluster(addresses[0], PREFIX, logs=False):
-            yield Operator.of(_chosen([(addresses[0], game) for game in _games()], addresses, name)[1])
-        return
-    found: list[tuple[str, str]] = []
-    for one in addresses:
-        try:
-            with ray_cluster(one, PREFIX, logs=False):
-                found += [(one, game) for game in _games()]
-        except ClusterError as error:
-            logger.warning("%s", error)
+    send_token()
+    if address != "auto":
+        games = {address: games_at(address, HEALTH)}
+        if games[address] is None:
+            raise ClusterError(f"no Ray cluster at {address}, or none that takes this machine's authentication token")
+    else:
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            games = dict(zip(addresses, pool.map(games_at, addresses), strict=True))
+    found = [(one, game) for one, names in games.items() for game in names or ()]
     at, game = _chosen(found, addresses, name)
-    with ray_cluster(at, PREFIX, logs=False):
+    with ray_cluster(at, PREFIX, logs=False, checked=True):
         yield Operator.of(game)
 
 
@@ -76,17 +75,6 @@ def _command_lines() -> Iterator[list[str]]:
     for entry in PROC.glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # ended meanwhile
             yield entry.read_bytes().decode(errors="replace").split("\0")
-
-
-def _games() -> list[str]:
-    """Return the names of the games on the cluster that was joined."""
-    import ray.util  # noqa: PLC0415 - Ray reads its environment when it is imported
-
-    return sorted(
-        actor["namespace"].removeprefix(PREFIX)
-        for actor in ray.util.list_named_actors(all_namespaces=True)
-        if actor["name"] == MASTER and actor["namespace"].startswith(PREFIX)
-    )
 
 
 def _chosen(found: list[tuple[str, str]], addresses: list[str], name: str | None) -> tuple[str, str]:

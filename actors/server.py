@@ -42,6 +42,7 @@ class _Server:
             _RayMaster(master, self._handles),
             self._handles.connect,
             node_host=os.environ.get(ADVERTISE) or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            end=_end_process,
         )
         self._host.boot()
 
@@ -139,6 +140,16 @@ def _place() -> Place:
     context = ray.get_runtime_context()
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return Place(context.get_worker_id(), address, context.get_node_id())
+
+
+def _end_process() -> None:
+    """End this process at once.
+
+    Not by way of Ray: an actor that Ray has restarted elsewhere is none of its own any more, and must just end. Where
+    it is Ray's after all, Ray starts it again, which is what a server needs that believes itself to be an old life.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 def configure_logging(level: str) -> None:

@@ -14,6 +14,7 @@ MAY_IMPORT_RAY = {
     "deaths",
     "delivery",
     "discovery",
+    "probe",
     "fleet",
     "launcher",
     "master",

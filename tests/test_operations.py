@@ -1,0 +1,387 @@
+"""The order of what an operator's commands do, against servers that only take note."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.config import Game, ServerSpec
+from actors.membership import DRAIN, REMOVE, RESTART, Membership, Notes, Place, Report
+from actors.operations import OperationError, Operations
+from handlers.members import DRAINING, RESTARTING, SERVING, Member
+
+SPECS = (
+    ServerSpec(id="connector-1", type="connector", frontend=True, port=3050),
+    ServerSpec(id="connector-2", type="connector", frontend=True, port=3051),
+    ServerSpec(id="chat-1", type="chat"),
+    ServerSpec(id="chat-2", type="chat"),
+)
+GAME = Game(name="test", app="app:app", folder=Path("/"), servers=SPECS)
+
+
+class NotingFleet:
+    """Does what a fleet does to the table, at once, and notes each step with the states that others were told."""
+
+    def __init__(self, membership: Membership) -> None:
+        self.steps: list[str] = []
+        self.refuses_to_boot: dict[str, str] = {}
+        self.late: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._membership = membership
+
+    async def tell(self) -> None:
+        await self.gate.wait()
+        away = [f"{member.id} {member.state}" for member in self._membership.members() if member.state != SERVING]
+        self.steps.append(f"tell {', '.join(away) or 'all serve'}")
+
+    async def quiet(self, server_id: str, limit: float) -> list[str]:
+        self.steps.append(f"quiet {server_id}")
+        return self.late
+
+    async def drain(self, server_id: str, rate: float, reason: str) -> None:
+        self.steps.append(f"drain {server_id} {rate:g}")
+
+    async def end(self, server_id: str, reason: str) -> None:
+        self.steps.append(f"end {server_id}")
+        self._membership.lost(server_id)
+
+    async def start(self, spec: ServerSpec, game: Game) -> None:
+        self.steps.append(f"start {spec.id}")
+
+    async def booted(self, server_id: str, limit: float) -> str | None:
+        if reason := self.refuses_to_boot.get(server_id):
+            return reason
+        boot(self._membership, server_id)
+        return None
+
+
+def boot(membership: Membership, server_id: str) -> Member:
+    spec = membership.spec(server_id)
+    incarnation = membership.register(server_id).incarnation
+    member = Member(id=server_id, type=spec.type, incarnation=incarnation, frontend=spec.frontend, port=spec.port)
+    assert membership.booted(member)
+    return member
+
+
+class Setup:
+    def __init__(self) -> None:
+        self.membership = Membership(SPECS, lambda: 1_000_000.0)
+        for spec in SPECS:
+            boot(self.membership, spec.id)
+        self.membership.serving = True
+        self.fleet = NotingFleet(self.membership)
+        self.operations = Operations(GAME, self.membership, self.fleet)
+
+
+def run(coroutine: Coroutine[Any, Any, list[str]]) -> list[str]:
+    return asyncio.run(coroutine)
+
+
+def test_a_backend_restarts_after_all_hold_what_is_meant_for_it_and_nothing_is_under_way() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        before = setup.membership.incarnation("chat-1")
+        (line,) = await setup.operations.restart(GAME, "chat-1", 10)
+        assert line.startswith("chat-1 restarted in ")
+        assert setup.fleet.steps == [
+            "tell chat-1 restarting",
+            "quiet chat-1",
+            "end chat-1",
+            "start chat-1",
+            "tell all serve",
+        ]
+        assert setup.membership.incarnation("chat-1") > before
+
+    asyncio.run(scenario())
+
+
+def test_a_frontend_restarts_after_its_clients_were_sent_away() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        await setup.operations.restart(GAME, "connector-2", 10)
+        assert setup.fleet.steps == [
+            "tell connector-2 draining",
+            "drain connector-2 10",
+            "end connector-2",
+            "start connector-2",
+            "tell all serve",
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_of_all_goes_one_by_one_backends_first() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        lines = await setup.operations.restart(GAME, None, 10)
+        assert [line.split()[0] for line in lines] == ["chat-1", "chat-2", "connector-1", "connector-2"]
+        ended = [step for step in setup.fleet.steps if step.startswith(("end", "tell all"))]
+        assert ended[:4] == ["end chat-1", "tell all serve", "end chat-2", "tell all serve"]
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_does_not_boot_ends_the_restart_and_the_others_stay_as_they_are() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.refuses_to_boot["chat-1"] = "app: no module"
+        with pytest.raises(OperationError, match=r"chat-1 does not boot, and goes on trying.*app: no module"):
+            await setup.operations.restart(GAME, "chat", 10)
+        assert "end chat-2" not in setup.fleet.steps
+        # It goes on trying by itself, and serves once it boots.
+        boot(setup.membership, "chat-1")
+        assert setup.membership.state("chat-1") == SERVING
+
+    asyncio.run(scenario())
+
+
+def test_a_new_definition_is_taken_over_and_a_type_that_is_gone_is_refused_before_anything_is_touched() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        heavier = replace(GAME, servers=(*SPECS[:2], *(replace(spec, weight=7) for spec in SPECS[2:])))
+        await setup.operations.restart(heavier, "chat-2", 10)
+        assert setup.membership.spec("chat-2").weight == 7
+        assert setup.membership.spec("chat-1").weight == 1
+        assert setup.operations.game == heavier
+        setup.fleet.steps.clear()
+        with pytest.raises(OperationError, match="the file has no server type 'chat' any more"):
+            await setup.operations.restart(replace(GAME, servers=SPECS[:2]), None, 10)
+        turned = replace(GAME, servers=tuple(replace(spec, frontend=True) for spec in SPECS))
+        with pytest.raises(OperationError, match="chat-1 cannot become a frontend by a restart"):
+            await setup.operations.restart(turned, "chat", 10)
+        assert setup.fleet.steps == []
+
+    asyncio.run(scenario())
+
+
+def test_added_servers_are_numbered_on_and_a_removed_number_is_not_given_again() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        lines = await setup.operations.add("chat", 2)
+        assert [line.split()[0] for line in lines] == ["chat-3", "chat-4"]
+        await setup.operations.remove("chat-4", 10)
+        (line,) = await setup.operations.add("chat", 1)
+        assert line.startswith("chat-5 added")
+        await setup.operations.add("connector", 1)
+        assert setup.membership.spec("connector-3").port == 3052
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_was_added_and_does_not_boot_is_taken_away_again() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.refuses_to_boot["connector-3"] = "cannot listen on 127.0.0.1:3052: Address already in use"
+        with pytest.raises(OperationError, match=r"connector-3 was not added: cannot listen on 127.0.0.1:3052"):
+            await setup.operations.add("connector", 1)
+        assert setup.fleet.steps[-2:] == ["end connector-3", "tell all serve"]
+        assert "connector-3" not in setup.membership
+
+    asyncio.run(scenario())
+
+
+def test_a_port_of_another_server_and_a_type_that_is_not_there_are_refused() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.add(ServerSpec(id="gate-1", type="gate", frontend=True, port=3052))
+        with pytest.raises(OperationError, match=r"connector-3 and gate-1 would both listen on 127.0.0.1:3052"):
+            await setup.operations.add("connector", 1)
+        with pytest.raises(OperationError, match="no server type 'moon'; there are chat, connector"):
+            await setup.operations.add("moon", 1)
+        assert setup.fleet.steps == []
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_server_gets_no_new_work_first_and_is_forgotten_last() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        await setup.operations.remove("chat-2", 10)
+        assert setup.fleet.steps == [
+            "tell chat-2 draining",
+            "quiet chat-2",
+            "drain chat-2 10",
+            "end chat-2",
+            "tell all serve",
+        ]
+        assert "chat-2" not in setup.membership
+
+    asyncio.run(scenario())
+
+
+def test_the_last_server_of_a_type_leaves_only_by_force() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        await setup.operations.drain("chat-1", 10)
+        for leave in (setup.operations.drain, setup.operations.remove):
+            with pytest.raises(OperationError, match="chat-2 is the last chat that serves; --force"):
+                await leave("chat-2", 10)
+        await setup.operations.remove("chat-1", 10)
+        await setup.operations.remove("chat-2", 10, force=True)
+        with pytest.raises(OperationError, match="there is no server 'chat-2'"):
+            await setup.operations.drain("chat-2", 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_drained_server_stays_so_even_if_it_dies_until_it_is_restarted() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        await setup.operations.drain("connector-1", 10)
+        setup.membership.lost("connector-1")
+        boot(setup.membership, "connector-1")
+        assert setup.membership.state("connector-1") == DRAINING
+        assert setup.membership.purpose("connector-1") == DRAIN
+        await setup.operations.restart(GAME, "connector-1", 10)
+        assert setup.membership.state("connector-1") == SERVING
+
+    asyncio.run(scenario())
+
+
+def test_one_operation_at_a_time_and_the_second_is_told_which_one_runs() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.gate.clear()
+        first = asyncio.create_task(setup.operations.restart(GAME, "chat", 10))
+        await asyncio.sleep(0)
+        with pytest.raises(OperationError, match="another operation is under way: restart chat"):
+            await setup.operations.add("chat", 1)
+        setup.fleet.gate.set()
+        await first
+        await setup.operations.add("chat", 1)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_can_be_done_to_a_game_that_is_still_starting() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.serving = False
+        with pytest.raises(OperationError, match="the game is still starting"):
+            await setup.operations.restart(GAME, None, 10)
+
+    asyncio.run(scenario())
+
+
+# -- a master that begins anew
+
+
+def resumed(setup: Setup, *silent: str) -> Setup:
+    """Return what a restarted master has, whose servers answer but for some."""
+    notes = setup.membership.notes(1, setup.operations.game, {})
+    later = Setup()
+    later.membership = Membership(SPECS, lambda: 1_000_100.0)
+    members = {member.id: member for member in setup.membership.members()}
+    later.membership.resume(
+        notes,
+        [
+            Report(member=members[spec.id], spec=spec, place=Place("w", "n"), notes=notes)
+            for spec in notes.specs
+            if spec.id not in silent
+        ],
+    )
+    later.membership.serving = True
+    later.fleet = NotingFleet(later.membership)
+    later.operations = Operations(notes.game, later.membership, later.fleet)
+    return later
+
+
+def test_a_restarted_master_knows_added_and_removed_servers_and_the_numbers_that_were_given() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        await setup.operations.add("chat", 2)
+        await setup.operations.remove("chat-1", 10)
+        await setup.operations.remove("chat-4", 10)
+        later = resumed(setup).membership
+        assert [spec.id for spec in later.specs()] == ["connector-1", "connector-2", "chat-2", "chat-3"]
+        assert later.next_number("chat") == 5
+        assert later.members() == setup.membership.members()
+        assert later.register("chat-3").restarted
+
+    asyncio.run(scenario())
+
+
+def test_a_restarted_master_takes_nobody_out_who_does_not_answer_at_once() -> None:
+    setup = Setup()
+    later = resumed(setup, "chat-1", "connector-2").membership
+    assert later.members() == setup.membership.members()
+    assert later.missing() == ["connector-2", "chat-1"]
+
+
+def test_a_restarted_master_finishes_the_server_that_was_being_restarted_and_no_more() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        later = resumed(setup)
+        await later.operations.resume(10)
+        assert [step for step in later.fleet.steps if step.startswith("start")] == ["start chat-1"]
+        assert later.membership.state("chat-1") == SERVING
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_had_ended_when_the_master_died_serves_with_its_next_life() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("connector-1", DRAINING, RESTART)
+        later = resumed(setup, "connector-1")
+        await later.operations.resume(10)
+        assert later.fleet.steps == []
+        boot(later.membership, "connector-1")
+        assert later.membership.state("connector-1") == SERVING
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_that_was_over_but_for_the_notes_is_not_done_again() -> None:
+    setup = Setup()
+    setup.membership.plan("chat-1", RESTARTING, RESTART)
+    notes = setup.membership.notes(1, GAME, {})
+    boot(setup.membership, "chat-1")
+    (again,) = [member for member in setup.membership.members() if member.id == "chat-1"]
+    later = Membership(SPECS, lambda: 1_000_100.0)
+    later.resume(notes, [Report(member=again, spec=SPECS[2], place=Place(), notes=notes)])
+    assert later.purpose("chat-1") == ""
+    assert later.state("chat-1") == SERVING
+
+
+def test_a_restarted_master_finishes_a_removal_and_leaves_drained_what_was_drained() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", DRAINING, REMOVE)
+        await setup.operations.drain("connector-1", 10)
+        later = resumed(setup)
+        await later.operations.resume(10)
+        assert "chat-1" not in later.membership
+        assert later.membership.state("connector-1") == DRAINING
+
+    asyncio.run(scenario())
+
+
+def test_a_master_that_finds_no_notes_goes_on_with_the_games_file_and_who_answers() -> None:
+    setup = Setup()
+    members = setup.membership.members()
+    extra = ServerSpec(id="chat-3", type="chat")
+    member = Member(id="chat-3", type="chat", incarnation=5)
+    later = Membership(SPECS, lambda: 1_000_100.0)
+    later.resume(
+        None,
+        [
+            Report(member=member, spec=extra, place=Place(), notes=None),
+            Report(member=members[0], spec=SPECS[0], place=Place(), notes=None),
+        ],
+    )
+    assert [spec.id for spec in later.specs()] == [*(spec.id for spec in SPECS), "chat-3"]
+    assert later.living() == ["connector-1", "chat-3"]
+
+
+def test_notes_say_how_lives_ended_and_are_not_mixed_up_by_age() -> None:
+    setup = Setup()
+    notes = setup.membership.notes(7, GAME, {})
+    assert isinstance(notes, Notes)
+    assert notes.version == 7
+    assert notes.highest == {"connector": 2, "chat": 2}
