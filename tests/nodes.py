@@ -17,7 +17,7 @@ from typing import Self
 
 from waiting import eventually
 
-__all__ = ["Cluster", "RayNode"]
+__all__ = ["Cluster", "RayNode", "free_port"]
 
 MARK = "PUMMELO_TEST_NODE"
 """The environment variable that tells a node's processes from all others; its workers have it from their raylet."""
@@ -80,7 +80,7 @@ class Cluster:
         self._head = head
         self.env = {"RAY_AUTH_MODE": "disabled"} | dict(env or {})
         self.nodes: list[RayNode] = []
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def address(self) -> str:
@@ -109,8 +109,8 @@ class Cluster:
             "--head",
             f"--port={self.port}",
             "--include-dashboard=false",
-            f"--ray-client-server-port={_free_port()}",
-            f"--dashboard-port={_free_port()}",
+            f"--ray-client-server-port={free_port()}",
+            f"--dashboard-port={free_port()}",
             *self._head,
         )
 
@@ -131,7 +131,7 @@ class Cluster:
         self.nodes.append(node)
         ray = str(Path(sys.executable).with_name("ray"))
         own = [f"--node-ip-address={ip}", f"--temp-dir={node.folder}", "--num-cpus=1", "--object-store-memory=80000000"]
-        own.append(f"--dashboard-agent-listen-port={_free_port()}")
+        own.append(f"--dashboard-agent-listen-port={free_port()}")
         done = subprocess.run(
             [ray, "start", *own, "--disable-usage-stats", *arguments],
             env=os.environ | self.env | dict(env or {}) | {MARK: node.mark},
@@ -147,7 +147,7 @@ class Cluster:
         return node
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that is free at every address, below those that outgoing connections take."""
     while True:
         port = random.randrange(20_000, 30_000)
