@@ -12,6 +12,7 @@ from typing import Any, Self, TextIO
 
 from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
 from actors.config import ConfigError, Game, load_game
+from actors.delivery import delivered
 from actors.loading import load_app
 from actors.operator import OperatorError
 from actors.tools import add_tool_commands
@@ -61,6 +62,8 @@ def _run(options: argparse.Namespace, results: TextIO) -> None:
     cluster = ray_cluster(options.address, game.namespace, dashboard=options.dashboard)
     with _Interrupted() as interrupted, cluster as dashboard:
         shown = dashboard if options.dashboard else ""
+        if options.address is not None:
+            game = delivered(game)
         asyncio.run(_serve(game, interrupted, shown, results, detach=options.detach))
 
 

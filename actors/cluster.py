@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from actors.config import Game
+from actors.watchdog import bounded
 from handlers.members import Member
 
 __all__ = ["ClusterError", "RunningGame", "launch", "probe", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
+SYSTEM = {"gcs_rpc_server_reconnect_timeout_s": 86_400}
+"""Ray's own settings for an embedded Ray: its processes outlive the loss of its head service by a day, not a minute."""
 OBJECT_STORE = 100 << 20
 """Bytes of the embedded Ray's object store: the game does not use it."""
 PROBE = 2.0
@@ -25,6 +28,12 @@ HEALTH = 4.0
 """Seconds for Ray to answer at a given address; the time to import Ray included."""
 LOOK = 0.3
 """Seconds between calls of a master that was killed."""
+
+
+STOP = 55.0
+"""Seconds for a game to stop, by force in the end: what takes longer waits for Ray's head service."""
+SHUTDOWN = 15.0
+"""Seconds for Ray to let go of this process, or for an embedded Ray to end; it takes two."""
 
 
 class ClusterError(Exception):
@@ -53,6 +62,7 @@ def ray_cluster(
     if address is None:
         # Never one that happens to run: a game that nobody gave a cluster has its own.
         options |= {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE}
+        options["_system_config"] = SYSTEM
     else:
         options["address"] = address
     try:
@@ -64,7 +74,8 @@ def ray_cluster(
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
-        ray.shutdown()
+        with bounded(SHUTDOWN, "Ray's head service does not answer, so Ray was left as it was"):
+            ray.shutdown()
 
 
 class RunningGame:
@@ -106,7 +117,8 @@ class RunningGame:
         from actors.operator import Operator, OperatorError  # noqa: PLC0415
 
         try:
-            await Operator(self._game.name, self._master).stop()
+            with bounded(STOP, "Ray's head service does not answer; servers on a given cluster go on"):
+                await Operator(self._game.name, self._master).stop()
         except OperatorError as error:
             logger.error("%s", error)
 

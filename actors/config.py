@@ -104,7 +104,8 @@ class ServerSpec:
 class Game:
     """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``.
 
-    ``file`` and ``changes`` are what it was read from, so that it can be read again.
+    ``file`` and ``changes`` are what it was read from, so that it can be read again. ``parcel`` names the game's files
+    in a cluster that they were sent to; "" where every node reads ``folder`` itself.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Game:
     log_level: str = "info"
     file: Path = Path("servers.yaml")
     changes: tuple[str, ...] = ()
+    parcel: str = ""
 
     @property
     def namespace(self) -> str:

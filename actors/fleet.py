@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 import ray
@@ -12,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
+from actors.placement import Node, place, too_large
 from actors.server import BackendServer, FrontendServer
 from handlers.life import BEFORE_STOP
 
@@ -52,23 +54,25 @@ class Actors:
     def __init__(self, namespace: str) -> None:
         self.handles: dict[str, Any] = {}
         self._namespace = namespace
-        self._next_node = 0
+        self._chosen: dict[str, tuple[ServerSpec, str]] = {}
+        self._choosing = threading.Lock()
 
     def too_large(self, specs: Iterable[ServerSpec]) -> dict[str, str]:
         """Return why no node can take a server, by id, for those for which it is so."""
-        largest = max(node["Resources"].get("CPU", 0.0) for node in _nodes())
-        return {
-            spec.id: f"num_cpus {spec.num_cpus:g} is more than any node has ({largest:g})"
-            for spec in specs
-            if spec.num_cpus > largest
-        }
+        return too_large(specs, _nodes())
 
-    def create(self, spec: ServerSpec, game: Game) -> None:
-        """Create a server's actor. Blocks while Ray takes it."""
+    def create(self, spec: ServerSpec, game: Game, running: Mapping[str, tuple[ServerSpec, str]]) -> None:
+        """Create a server's actor, with the game's files if they travel. Blocks while Ray takes it.
+
+        ``running`` are the servers whose nodes are known, by id, each with its node's id. Raises CannotPlace.
+        """
         options = actor_options(spec.id, self._namespace, spec.num_cpus)
-        nodes = _nodes()
-        node_id = nodes[self._next_node % len(nodes)]["NodeID"]
-        self._next_node += 1
+        if game.parcel:
+            options["runtime_env"]["working_dir"] = game.parcel
+        with self._choosing:
+            # Those that were created and have not yet said where they are count by the node chosen for them.
+            node_id = place(spec, _nodes(), self._chosen | dict(running))
+            self._chosen[spec.id] = (spec, node_id)
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
         actor = FrontendServer if spec.frontend else BackendServer
         own = ray.get_runtime_context().current_actor
@@ -111,6 +115,7 @@ class Actors:
     async def kill(self, server_id: str) -> None:
         """End a server's process for good, and return when its name is free."""
         handle = self.handles.pop(server_id, None)
+        self._chosen.pop(server_id, None)
         if handle is not None:
             with contextlib.suppress(RayActorError):
                 ray.kill(handle, no_restart=True)
@@ -120,6 +125,7 @@ class Actors:
                 await asyncio.sleep(0.01)
 
 
-def _nodes() -> list[dict[str, Any]]:
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return sorted(nodes, key=lambda node: str(node["NodeID"]))
+def _nodes() -> list[Node]:
+    """Return the nodes that Ray believes to live."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [Node(id=node["NodeID"], cpus=node["Resources"].get("CPU", 0.0)) for node in nodes if node["Alive"]]

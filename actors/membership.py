@@ -36,10 +36,11 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a life of a server runs: Ray's id of its process, and its node's address."""
+    """Where a life of a server runs: Ray's id of its process, its node's address, and Ray's id of its node."""
 
     worker: str = ""
     node: str = ""
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +221,11 @@ class Membership:
     def place(self, server_id: str) -> Place:
         """Return where a server's latest life runs."""
         return self._records[server_id].place
+
+    def running(self) -> dict[str, tuple[ServerSpec, str]]:
+        """Return the servers of which it is known where they run, by id, each with Ray's id of its node."""
+        records = self._records.items()
+        return {server_id: (one.spec, one.place.node_id) for server_id, one in records if one.place.node_id}
 
     # -- what operators want
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import Game, reread
+from actors.delivery import delivered
 from actors.loading import load_app
 from actors.membership import MASTER
 from actors.operations import RATE, OperationError
@@ -111,9 +112,14 @@ class Operator:
         """Restart all servers, those of a type, or one, one after the other; returns a line for each.
 
         The game's file is read again, or another, and checked whole before anything is touched. Raises ConfigError
-        for a mistake in it. Frontends send their clients away, ``rate`` a second.
+        for a mistake in it, and ClusterError when the game's folder, which is sent to the cluster anew, cannot be
+        sent. Frontends send their clients away, ``rate`` a second.
         """
-        return await self._operation("restart", reread(await self.game(), file), target, rate)
+        before = await self.game()
+        game = reread(before, file)
+        if before.parcel:
+            game = delivered(game)
+        return await self._operation("restart", game, target, rate)
 
     async def kick(self, uid: str, reason: str = "kicked") -> int:
         """Close every session of a uid on all frontends, after telling the clients why; returns how many."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,9 +14,15 @@ from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
 from actors.membership import Notes, Place, Registration, Report
+from actors.parcel import unpacked
 from handlers.members import Member
 
 __all__ = ["BackendServer", "FrontendServer", "configure_logging"]
+
+
+ADVERTISE = "PUMMELO_ADVERTISE"
+"""The environment variable of a node that tells the host by which clients reach it, where Ray's own address of the node
+is not what they can reach. A server's ``advertise`` comes before it."""
 
 
 class _Server:
@@ -24,6 +31,7 @@ class _Server:
     def __init__(self, spec: ServerSpec, game: Game, master: Any) -> None:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level)
+        game, spec = unpacked(game, spec, Path.cwd())
         self._label = f"{spec.id} ({spec.type})"
         self._notes: Notes | None = None
         self._handles = Handles()
@@ -33,7 +41,7 @@ class _Server:
             game,
             _RayMaster(master, self._handles),
             self._handles.connect,
-            node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            node_host=os.environ.get(ADVERTISE) or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             end=_end_process,
         )
         self._host.boot()
@@ -130,7 +138,8 @@ class _RayMaster:
 
 def _place() -> Place:
     context = ray.get_runtime_context()
-    return Place(context.get_worker_id(), ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return Place(context.get_worker_id(), address, context.get_node_id())
 
 
 def _end_process() -> None:

@@ -229,6 +229,6 @@ class Supervisor:
     async def start(self, spec: ServerSpec, game: Game) -> None:
         """Create a server's actor and watch it."""
         self.failed.pop(spec.id, None)
-        await asyncio.to_thread(self._actors.create, spec, game)
+        await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
         self.watch(spec.id)
         logger.info("%s: started", spec.id)

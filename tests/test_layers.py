@@ -12,6 +12,8 @@ MAY_IMPORT_RAY = {
     "carrier",
     "cluster",
     "deaths",
+    "delivery",
+    "discovery",
     "probe",
     "fleet",
     "launcher",
