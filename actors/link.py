@@ -190,6 +190,8 @@ class Link:
             "queued_bytes": self.stream.queued,
             "in_flight": len(self._pending),
             "calls": self.calls,
+            "carriers": self.stream.carriers,
+            "entries": self.stream.entries,
         }
 
     # -- out

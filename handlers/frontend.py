@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from handlers.app import Handler
+from handlers.audience import audience
 from handlers.body import encode_body, encode_error
 from handlers.chain import run_after, run_before, run_on_error
 from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
@@ -22,6 +23,7 @@ from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
 from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
+from handlers.meters import Tally
 from handlers.mirror import Mirror
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Edge", "Frontend"]
 
 logger = logging.getLogger(__name__)
+
+_DROPPED = "%s: a notify of session %d is dropped: %d %s"
 
 
 class Edge(Protocol):
@@ -60,6 +64,8 @@ class Frontend:
     ) -> None:
         self._node = node
         self._app = node.app
+        self._meters = node.meters
+        self._requests = node.meters.client
         self._edge = edge
         self.scheduler = scheduler
         self._schedulers: Schedulers | None = None
@@ -109,25 +115,27 @@ class Frontend:
 
         Messages of one session are put on links in the order in which they were taken.
         """
-        if self._rate is not None and self._held_back(self._rate, session, request_id):
+        if self._rate is not None and self._held_back(self._rate, session, request_id, route):
             return
         handler = self._app.handlers.get(route) if route is not None else None
+        taken = self._requests.now or self._requests.look()
         if handler is None:
-            self._refuse(session, request_id, 404, f"no such route: {route}" if route else "no such route")
+            self._refuse(session, request_id, None, 404, f"no such route: {route}" if route else "no such route")
         elif session.inbox is not None:
             if len(session.inbox) > self._waiting:  # the first of them is the one that the others wait for
-                self._refuse(session, request_id, 429, "too many requests are waiting")
+                self._refuse(session, request_id, route, 429, "too many requests are waiting")
             else:
-                session.inbox.append((handler, request_id, body))
+                session.inbox.append((handler, request_id, body, taken))
         elif self._before or handler.server_type in self._slow_types:
-            session.inbox = deque([(handler, request_id, body)])
+            session.inbox = deque([(handler, request_id, body, taken)])
             self._node.start_task(self._work(session))
         else:
-            self._route(session, handler, request_id, body)
+            self._route(session, handler, request_id, body, taken)
 
     def closed(self, session: FrontendSession, reason: str) -> None:
         """Take leave of a session whose connection is gone: of its channels, and of the servers that dealt with it."""
         uid = session.uid
+        self._meters.closed(reason)
         (self._schedulers or self.scheduler).forget(session.client)
         self.sessions.close(session)
         session.inbox = None
@@ -199,7 +207,8 @@ class Frontend:
         """Push to every bound session here, or to every session, that the broadcast filter in ``chosen`` keeps."""
         sessions: Iterable[FrontendSession] = self.sessions if everyone else self.sessions.bound()
         if chosen:
-            sessions = self._kept(sessions, route, *msgpack.unpackb(chosen, strict_map_key=False))
+            named = msgpack.unpackb(chosen, strict_map_key=False)
+            sessions = audience(self._app, sessions, route, named, self._view, self._node.id)
         self._push([session.client for session in sessions], route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
@@ -210,18 +219,18 @@ class Frontend:
 
     # -- the way of a message
 
-    def _held_back(self, rate: SessionRate, session: FrontendSession, request_id: int) -> bool:
+    def _held_back(self, rate: SessionRate, session: FrontendSession, request_id: int, route: str | None) -> bool:
         """Refuse a message above the session's rate, or end a session that sends far too much."""
         verdict = rate.judge(session.id, asyncio.get_running_loop().time())
         if verdict is Verdict.REFUSE:
-            self._refuse(session, request_id, 429, "too many messages")
+            self._refuse(session, request_id, route, 429, "too many messages")
         elif verdict is Verdict.KICK and not session.closed:
             session.client.kick("too many messages")
         return verdict is not Verdict.PASS
 
-    def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
+    def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float) -> None:
         """Put a message on its way at once; a failure is its answer."""
-        request = self._request(session, handler, request_id, body)
+        request = self._request(session, handler, request_id, body, taken)
         try:
             own = handler.server_type == self._node.server.type
             server_id = self._node.id if own else self._node.pick_now(handler.server_type, request)
@@ -237,8 +246,10 @@ class Frontend:
                 session.inbox.popleft()
         session.inbox = None
 
-    async def _route_slowly(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
-        request = self._request(session, handler, request_id, body)
+    async def _route_slowly(
+        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float
+    ) -> None:
+        request = self._request(session, handler, request_id, body, taken)
         try:
             await run_before(self._before, request, self._node.server)
             own = handler.server_type == self._node.server.type
@@ -250,10 +261,14 @@ class Frontend:
                 raise
             self._fail(session, request_id, request, error)
 
-    def _request(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> Request:
+    def _request(
+        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float
+    ) -> Request:
         """Return the request as filters, route functions and this server's handlers see it, all of them the same."""
+        if not request_id:
+            self._requests.notified(handler.route)
         proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
-        return Request(handler.route, proxy, body, notify=not request_id)
+        return Request(handler.route, proxy, body, notify=not request_id, taken=taken)
 
     def _place(self, session: FrontendSession, request_id: int, request: Request, server_id: str) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
@@ -272,9 +287,12 @@ class Frontend:
 
     def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done | None:
         """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
+        if not (request_id or self._after):
+            return None
+        tally = self._requests.tallies[request.route]
         if self._after:
-            return partial(self._respond_filtered, session, request_id, request)
-        return partial(self._respond, session, request_id) if request_id else None
+            return partial(self._respond_filtered, session, request_id, request, tally)
+        return partial(self._respond, session, request_id, tally, request.taken)
 
     def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
@@ -303,22 +321,28 @@ class Frontend:
         if (answered := self._reply(session, request_id, request)) is not None:
             answered(code, pack_message(message))
         else:
-            self._refuse(session, request_id, code, message)
+            logger.debug(_DROPPED, self._node.id, session.id, code, message)
 
-    def _respond(self, session: FrontendSession, request_id: int, code: int, payload: bytes) -> None:
+    def _respond(
+        self, session: FrontendSession, request_id: int, tally: Tally, taken: float, code: int, payload: bytes
+    ) -> None:
+        if not tally:
+            self._requests.answering(tally)
+        tally[taken] += 1
         if code:
+            tally.failed(code)
             payload = encode_error(code, payload.decode(errors="replace"))
         self.scheduler.respond(session.client, request_id, payload)
 
     def _respond_filtered(
-        self, session: FrontendSession, request_id: int, request: Request, code: int, payload: bytes
+        self, session: FrontendSession, request_id: int, request: Request, tally: Tally, code: int, payload: bytes
     ) -> None:
         """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order).
 
         They run for notifies too, so that what a filter began before one it can end.
         """
         if request_id:
-            self._respond(session, request_id, code, payload)
+            self._respond(session, request_id, tally, request.taken, code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
         self._node.start_task(self._run_after(request, Reply(payload, error)))
 
@@ -328,11 +352,12 @@ class Frontend:
         if reply.error is not None and reply.error is not error:
             error_for(reply.error, f"{self._node.id}: a global after filter of {request!r}")
 
-    def _refuse(self, session: FrontendSession, request_id: int, code: int, message: str) -> None:
+    def _refuse(self, session: FrontendSession, request_id: int, route: str | None, code: int, message: str) -> None:
+        self._requests.refused(route, code)
         if request_id:
             self.scheduler.respond(session.client, request_id, encode_error(code, message))
         else:
-            logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
+            logger.debug(_DROPPED, self._node.id, session.id, code, message)
 
     # -- pushes
 
@@ -343,28 +368,16 @@ class Frontend:
     def _push(self, clients: list[Client], route: str, body: bytes, options: bytes) -> None:
         # A list, made before the first is written to: writing may close a client, which changes the tables.
         frame = self._edge.encode_push(route, body)
+        self._meters.pushes += len(clients)
         if self._schedulers is None:
             self.scheduler.push(clients, frame)
         else:
             given = msgpack.unpackb(options, strict_map_key=False) if options else None
             self._schedulers.push(clients, frame, route, given)
 
-    def _kept(
-        self, sessions: Iterable[FrontendSession], route: str, name: str, param: Any
-    ) -> Iterable[FrontendSession]:
-        """Return the sessions that a broadcast filter of the app keeps; one that raises keeps nobody it raised for."""
-        keep = self._app.broadcast_filters.get(name)
-        if keep is None:
-            logger.error("%s: there is no broadcast filter %r: %s reaches nobody here", self._node.id, name, route)
-            return []
-        kept = []
-        for session in list(sessions):
-            try:
-                if keep(Session(session.id, self._node.id, session.uid, session.packed, self._node), route, param):
-                    kept.append(session)
-            except Exception:
-                logger.exception("%s: the broadcast filter %r failed for session %d", self._node.id, name, session.id)
-        return kept
+    def _view(self, session: FrontendSession) -> Session:
+        """Return a session as the app's broadcast filters see it."""
+        return Session(session.id, self._node.id, session.uid, session.packed, self._node)
 
     def _run_hooks(self, hooks: list[Callable[..., Any]], session: FrontendSession, uid: str | None) -> None:
         """Have hooks run that are told of a session, beside the requests."""
