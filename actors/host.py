@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
-from actors.link import Way
 from actors.links import Links
 from actors.loading import load_app
 from actors.membership import Registration
+from actors.monitor import Monitor, Sink
+from actors.way import Way
 from gateway import raise_open_file_limit
 from handlers import AppError
 from handlers.members import Member, Members
@@ -45,7 +46,7 @@ class Host:
     """One server from boot to stop.
 
     ``connect(peer)`` returns the way to a peer; ``node_host`` is this machine's address for clients when the
-    listener is bound to every address and nothing is advertised.
+    listener is bound to every address and nothing is advertised. ``metrics`` publishes what the server counts.
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class Host:
         connect: Callable[[str], Way],
         *,
         node_host: str = "127.0.0.1",
+        metrics: Sink | None = None,
     ) -> None:
         self.spec = spec
         self._game = game
         self._master = master
         self._connect = connect
         self._node_host = node_host
+        self._metrics = metrics
+        self._monitor: Monitor | None = None
         self._members = Members()
         self._links = Links(self._members, connect)
         self._node: Node | None = None
@@ -107,6 +111,8 @@ class Host:
             await self._edge.listener.close(reason)
         if self._node is not None:
             await self._node.stop()
+        if self._monitor is not None:
+            await self._monitor.stop()
         await self._links.close()
         self._stopped.set()
 
@@ -123,6 +129,7 @@ class Host:
     async def update(self, members: Iterable[Member]) -> None:
         """Take over the master's table of servers."""
         gone = self._members.replace(members)
+        self._links.update()
         for link in self._links.forget(gone):
             await link.close()
             if self._node is not None:
@@ -145,6 +152,7 @@ class Host:
             "logged_in": frontend.sessions.logged_in if frontend else 0,
             "channels": self._node.server.channels.names() if self._node else [],
             "links": self._links.describe(),
+            **(self._monitor.describe() if self._monitor else {}),
         }
 
     # -- boot
@@ -208,10 +216,23 @@ class Host:
         await node.life.before_start()
         self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost)
         await node.start()
+        self._monitor = self._watched(node, member)
         # Only now is there a server for others, and for a restarted master.
         self._member = member
         if await self._master.booted(member):
             await self.open()
+
+    def _watched(self, node: Node, member: Member) -> Monitor:
+        edge = self._edge
+        monitor = Monitor(
+            node,
+            member,
+            connections=lambda: len(edge.listener.clients) if edge is not None else 0,
+            links=self._links.describe,
+            sink=self._metrics,
+        )
+        monitor.start()
+        return monitor
 
     def _bound(self, port: int) -> int:
         assert self._edge is not None
@@ -226,8 +247,10 @@ class Host:
             await self._edge.listener.close(None)
         if self._node is not None:
             await self._node.stop(0)
+        if self._monitor is not None:
+            await self._monitor.stop()
         await self._links.close()
-        self._node = self._edge = self._member = None
+        self._node = self._edge = self._member = self._monitor = None
         self._open = False
         self._links = Links(self._members, self._connect)
 

@@ -12,6 +12,7 @@ from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
 from actors.membership import Registration
+from actors.metrics import RayMetrics
 from handlers.members import Member
 
 __all__ = ["BackendServer", "FrontendServer", "configure_logging"]
@@ -32,6 +33,7 @@ class _Server:
             _RayMaster(master, self._handles),
             self._handles.connect,
             node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            metrics=RayMetrics(game.name, spec.id, spec.type),
         )
         self._host.boot()
 
