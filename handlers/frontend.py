@@ -107,19 +107,18 @@ class Frontend:
         if self._rate is not None and self._held_back(self._rate, session, request_id, route):
             return
         handler = self._app.handlers.get(route) if route is not None else None
-        taken = self._requests.now or self._requests.look()
         if handler is None:
             self._refuse(session, request_id, None, 404, f"no such route: {route}" if route else "no such route")
         elif session.inbox is not None:
             if len(session.inbox) > self._waiting:  # the first of them is the one that the others wait for
                 self._refuse(session, request_id, route, 429, "too many requests are waiting")
             else:
-                session.inbox.append((handler, request_id, body, taken))
+                session.inbox.append((handler, request_id, body, self._requests.now or self._requests.look()))
         elif self._before or handler.server_type in self._slow_types:
-            session.inbox = deque([(handler, request_id, body, taken)])
+            session.inbox = deque([(handler, request_id, body, self._requests.now or self._requests.look())])
             self._node.start_task(self._work(session))
         else:
-            self._route(session, handler, request_id, body, taken)
+            self._route(session, handler, request_id, body)
 
     def closed(self, session: FrontendSession, reason: str) -> None:
         """Take leave of a session whose connection is gone: of its channels, and of the servers that dealt with it."""
@@ -161,9 +160,9 @@ class Frontend:
             session.client.kick("too many messages")
         return verdict is not Verdict.PASS
 
-    def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float) -> None:
+    def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
         """Put a message on its way at once; a failure is its answer."""
-        request = self._request(session, handler, request_id, body, taken)
+        request = self._request(session, handler, request_id, body)
         try:
             own = handler.server_type == self._node.server.type
             server_id = self._node.id if own else self._node.pick_now(handler.server_type, request)
@@ -180,9 +179,10 @@ class Frontend:
         session.inbox = None
 
     async def _route_slowly(
-        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float
+        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: int
     ) -> None:
-        request = self._request(session, handler, request_id, body, taken)
+        request = self._request(session, handler, request_id, body)
+        request.taken = taken
         try:
             await run_before(self._before, request, self._node.server)
             own = handler.server_type == self._node.server.type
@@ -194,14 +194,12 @@ class Frontend:
                 raise
             self._fail(session, request_id, request, error)
 
-    def _request(
-        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: float
-    ) -> Request:
+    def _request(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> Request:
         """Return the request as filters, route functions and this server's handlers see it, all of them the same."""
         if not request_id:
             self._requests.notified(handler.route)
         proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
-        return Request(handler.route, proxy, body, notify=not request_id, taken=taken)
+        return Request(handler.route, proxy, body, notify=not request_id)
 
     def _place(self, session: FrontendSession, request_id: int, request: Request, server_id: str) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
@@ -220,12 +218,13 @@ class Frontend:
 
     def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done | None:
         """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
-        if not (request_id or self._after):
+        if not request_id and not self._after:
             return None
-        tally = self._requests.tallies[request.route]
+        requests = self._requests
+        tally, taken = requests.tallies[request.route], request.taken or requests.now or requests.look()
         if self._after:
-            return partial(self._respond_filtered, session, request_id, request, tally)
-        return partial(self._respond, session, request_id, tally, request.taken)
+            return partial(self._respond_filtered, session, request_id, request, tally, taken)
+        return partial(self._respond, session, request_id, tally, taken)
 
     def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
@@ -257,7 +256,7 @@ class Frontend:
             logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
 
     def _respond(
-        self, session: FrontendSession, request_id: int, tally: Tally, taken: float, code: int, payload: bytes
+        self, session: FrontendSession, request_id: int, tally: Tally, taken: int, code: int, payload: bytes
     ) -> None:
         if not tally:
             self._requests.answering(tally)
@@ -268,14 +267,21 @@ class Frontend:
         self.scheduler.respond(session.client, request_id, payload)
 
     def _respond_filtered(
-        self, session: FrontendSession, request_id: int, request: Request, tally: Tally, code: int, payload: bytes
+        self,
+        session: FrontendSession,
+        request_id: int,
+        request: Request,
+        tally: Tally,
+        taken: int,
+        code: int,
+        payload: bytes,
     ) -> None:
         """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order).
 
         They run for notifies too, so that what a filter began before one it can end.
         """
         if request_id:
-            self._respond(session, request_id, tally, request.taken, code, payload)
+            self._respond(session, request_id, tally, taken, code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
         self._node.start_task(self._run_after(request, Reply(payload, error)))
 

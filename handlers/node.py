@@ -199,7 +199,7 @@ class Node:
         reply = partial(self._handled, link, request_id, requests.tallies[route], requests.now or requests.look())
         self.dispatcher.submit(Request(route, session, body, notify=not request_id), reply)
 
-    def _handled(self, link: Link, request_id: int, tally: Tally, taken: float, code: int, payload: bytes) -> None:
+    def _handled(self, link: Link, request_id: int, tally: Tally, taken: int, code: int, payload: bytes) -> None:
         if not tally:
             self.meters.forwarded.answering(tally)
         tally[taken] += 1

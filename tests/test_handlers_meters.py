@@ -10,20 +10,22 @@ from handlers import App, HandlerError, Request, Server, Session
 from handlers.kit import Kit
 from handlers.meters import BOUNDS, CODES, GAME, OTHER, UNKNOWN, Figures, Meters, Requests
 
+SECOND = 1_000_000_000
+
 
 class Clock:
     """A clock that stands until it is set."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now = 100 * SECOND
         self.looks = 0
 
-    def __call__(self) -> float:
+    def __call__(self) -> int:
         self.looks += 1
         return self.now
 
 
-def answer(requests: Requests, route: str, taken: float, code: int = 0) -> None:
+def answer(requests: Requests, route: str, taken: int, code: int = 0) -> None:
     """Do what the owners of ``Requests`` do at an answer."""
     tally = requests.tallies[route]
     if not tally:
@@ -43,11 +45,11 @@ async def test_the_clock_is_read_once_for_all_requests_of_a_turn() -> None:
     clock = Clock()
     requests = Requests(["a.b.c"], clock)
     first = requests.now or requests.look()
-    clock.now += 1
+    clock.now += SECOND
     assert (requests.now or requests.look()) == first
     assert clock.looks == 1
     await turn()
-    assert (requests.now or requests.look()) == first + 1
+    assert (requests.now or requests.look()) == first + SECOND
 
 
 @virtual
@@ -56,7 +58,7 @@ async def test_an_answers_latency_goes_into_its_bucket_when_the_turn_is_over() -
     requests = Requests(["a.b.c"], clock)
     taken = requests.look()
     await turn()
-    clock.now += 0.004
+    clock.now += 4_000_000
     for _ in range(3):
         answer(requests, "a.b.c", taken)
     assert sum(requests.tallies["a.b.c"].buckets) == 0
@@ -72,7 +74,7 @@ async def test_what_takes_longer_than_the_last_bound_has_a_bucket_too() -> None:
     clock = Clock()
     requests = Requests(["a.b.c"], clock)
     taken = requests.look()
-    clock.now += BOUNDS[-1] + 1
+    clock.now += int(BOUNDS[-1] + 1) * SECOND
     answer(requests, "a.b.c", taken)
     await turn()
     assert requests.tallies["a.b.c"].buckets[-1] == 1
@@ -192,7 +194,8 @@ async def test_a_request_that_filters_held_up_took_as_long_as_its_client_waited(
 
     async with Kit(app, frontends={"connector": 1}, backends={"chat": 1}) as kit:
         requests = kit.nodes["connector-1"].meters.client
-        requests._clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        requests._clock = lambda: int((1 + loop.time()) * SECOND)
         client = await kit.connect("connector-1")
         first = client.request("connector.entry.enter", {"uid": "ann"})
         await asyncio.gather(first, client.request("chat.talk.say", {}))
