@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from handlers.lag import LagProbe
 from handlers.members import Member
 from handlers.meters import BOUNDS, Figures, Requests
 from handlers.node import Node
@@ -93,28 +92,21 @@ class Monitor:
         self._links = links
         self._sink = sink
         self._failed = False
-        self._probe = LagProbe()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
         self._requests = node.meters.client if member.frontend else node.meters.forwarded
         self._figures = Figures()
         self._interval: tuple[Figures, float] | None = None
 
-    @property
-    def lag(self) -> float:
-        """By how many seconds the event loop is late."""
-        return self._probe.lag
-
     def start(self) -> None:
         """Begin, on the server's loop."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._probe.run()), loop.create_task(self._run())]
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
         """End. Does nothing when it did not begin."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
 
     def describe(self) -> dict[str, Any]:
         """Return ``requests_per_second`` and ``p99_ms`` of the last full interval, as far as there are such.
@@ -131,11 +123,11 @@ class Monitor:
 
     def readings(self) -> list[Reading]:
         """Return the value of every metric that has one."""
-        meters, channels = self._node.meters, self._node.server.channels
+        meters, server = self._node.meters, self._node.server
         readings = [
-            Reading("pummelo_lag_seconds", self.lag),
-            Reading("pummelo_channels", len(channels)),
-            Reading("pummelo_channel_members", channels.places),
+            Reading("pummelo_lag_seconds", server.lag),
+            Reading("pummelo_channels", len(server.channels)),
+            Reading("pummelo_channel_members", server.channels.places),
             Reading("pummelo_incarnation", self._member.incarnation),
             *_requests("forwarded", meters.forwarded),
         ]

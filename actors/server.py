@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from typing import Any
 
@@ -33,6 +34,7 @@ class _Server:
             _RayMaster(master, self._handles),
             self._handles.connect,
             node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            end=_end_process,
             metrics=RayMetrics(game.name, spec.id, spec.type),
         )
         self._host.boot()
@@ -56,6 +58,18 @@ class _Server:
         """Run the before-stop hooks, while all still serve; for the master."""
         await self._host.before_stop()
 
+    async def quiet(self, server_id: str, limit: float) -> bool:
+        """Wait until nothing from here to a server is under way; for the master, before it ends that server."""
+        return await self._host.quiet(server_id, limit)
+
+    async def drain(self, rate: float, reason: str) -> None:
+        """Send the clients away and let what runs finish; for the master."""
+        await self._host.drain(rate, reason)
+
+    async def kick(self, uid: str, reason: str) -> int:
+        """Close every session of a uid here; returns how many there were. For operators."""
+        return self._host.kick(uid, reason)
+
     async def stop(self) -> None:
         """End the server's work, not its process; for the master."""
         await self._host.stop()
@@ -69,8 +83,12 @@ class _Server:
         return self._host.report()
 
     async def describe(self) -> dict[str, Any]:
-        """Return the server's state, for operators."""
+        """Return the server's state in numbers, for operators."""
         return self._host.describe()
+
+    async def inspect(self) -> dict[str, Any]:
+        """Return the server's state and what is inside, for operators."""
+        return self._host.inspect()
 
     def __repr__(self) -> str:
         return self._label
@@ -108,6 +126,16 @@ class _RayMaster:
                 return await getattr(self._handle, method).remote(*arguments)
             except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
+
+
+def _end_process() -> None:
+    """End this process at once.
+
+    Not by way of Ray: an actor that Ray has restarted elsewhere is none of its own any more, and must just end. Where
+    it is Ray's after all, Ray starts it again, which is what a server needs that believes itself to be an old life.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 def configure_logging(level: str) -> None:

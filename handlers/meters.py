@@ -32,6 +32,8 @@ KICKS = frozenset(
         "too many messages",
         "server stopping",
         "server restarting, please reconnect",
+        "server restarted, please reconnect",
+        "server going away, please reconnect",
     }
 )
 """The framework's own reasons to kick."""
