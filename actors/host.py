@@ -15,6 +15,7 @@ from actors.links import Links
 from actors.loading import load_app
 from actors.membership import Registration
 from actors.memory import Trimming, spare_the_collector
+from actors.monitor import Monitor, Sink
 from actors.way import Way
 from gateway import grow_file_table, raise_open_file_limit
 from handlers import AppError
@@ -56,7 +57,7 @@ class Host:
 
     ``connect(peer)`` returns the way to a peer; ``node_host`` is this machine's address for clients when the
     listener is bound to every address and nothing is advertised. ``end`` ends the process; it is called when a later
-    life of this server turns out to be there.
+    life of this server turns out to be there. ``metrics`` publishes what the server counts.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Host:
         *,
         node_host: str = "127.0.0.1",
         end: Callable[[], None] = _live_on,
+        metrics: Sink | None = None,
     ) -> None:
         self.spec = spec
         self._game = game
@@ -76,6 +78,8 @@ class Host:
         self._node_host = node_host
         self._end = end
         self._ending: asyncio.Task[None] | None = None
+        self._metrics = metrics
+        self._monitor: Monitor | None = None
         self._members = Members()
         self._links = Links(self._members, connect)
         self._node: Node | None = None
@@ -158,6 +162,8 @@ class Host:
         await self.before_stop()
         if self._edge is not None:
             await self._edge.listener.close(reason)
+        if self._monitor is not None:
+            await self._monitor.stop()
         if self._node is not None:
             await self._node.stop()
         # What was pushed last is on its way before the links end.
@@ -239,6 +245,7 @@ class Host:
             **counts(node.frontend if node else None),
             "channels": len(node.server.channels) if node else 0,
             "links": self._links.describe(),
+            **(self._monitor.describe() if self._monitor else {}),
         }
 
     def inspect(self) -> dict[str, Any]:
@@ -326,10 +333,23 @@ class Host:
             outlived=self._outlived,
         )
         await node.start()
+        self._monitor = self._watched(node, member)
         # Only now is there a server for others, and for a restarted master.
         self._member = member
         if await self._master.booted(member):
             await self.open()
+
+    def _watched(self, node: Node, member: Member) -> Monitor:
+        edge = self._edge
+        monitor = Monitor(
+            node,
+            member,
+            connections=lambda: len(edge.listener.clients) if edge is not None else 0,
+            links=self._links.describe,
+            sink=self._metrics,
+        )
+        monitor.start()
+        return monitor
 
     def _bound(self, port: int) -> int:
         assert self._edge is not None
@@ -340,12 +360,14 @@ class Host:
 
     async def _undo(self) -> None:
         """End what a failed boot began, so that the next one begins with nothing."""
+        if self._monitor is not None:
+            await self._monitor.stop()
         if self._edge is not None:
             await self._edge.listener.close(None)
         if self._node is not None:
             await self._node.stop(0)
         await self._links.close()
-        self._node = self._edge = self._member = None
+        self._node = self._edge = self._member = self._monitor = None
         self._open = False
         self._links = Links(self._members, self._connect)
 

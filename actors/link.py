@@ -207,6 +207,8 @@ class Link:
             "in_flight": len(self._pending),
             "held": 0 if self._held is None else len(self._held),
             "calls": self.calls,
+            "carriers": self.stream.carriers,
+            "entries": self.stream.entries,
         }
 
     # -- a peer that is restarted on purpose

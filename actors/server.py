@@ -14,6 +14,7 @@ from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
 from actors.membership import Notes, Place, Registration, Report
+from actors.metrics import RayMetrics
 from actors.parcel import unpacked
 from handlers.members import Member
 
@@ -43,6 +44,7 @@ class _Server:
             self._handles.connect,
             node_host=os.environ.get(ADVERTISE) or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             end=_end_process,
+            metrics=RayMetrics(game.name, spec.id, spec.type),
         )
         self._host.boot()
 

@@ -90,6 +90,10 @@ class Stream:
         """The lowest token that the peer's latest life known here can have."""
         self.queued = 0
         """Bytes of entries that wait."""
+        self.carriers = 0
+        """How many carriers with entries were taken, in all beginnings."""
+        self.entries = 0
+        """How many entries they held."""
         self.gap_since: float | None = None
         """When the first carrier came whose predecessor is missing; None while none is."""
         self._own = msgpack.packb(own)
@@ -135,6 +139,8 @@ class Stream:
             self.queued -= size
         if entries:
             self._sent += 1
+            self.carriers += 1
+            self.entries += len(entries)
         number = self._sent if entries else 0
         head = (_FIVE, self._own, *map(_packer.pack, (self.token, self.peer_token, number)))
         return b"".join((*head, _packer.pack_array_header(len(entries)), *entries))

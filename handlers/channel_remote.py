@@ -134,6 +134,7 @@ class ChannelRemote:
     def _push(self, clients: list[Client], route: str, body: bytes, options: bytes) -> None:
         # A list, made before the first is written to: writing may close a client, which changes the tables.
         frame = self._edge.encode_push(route, body)
+        self._node.meters.pushes += len(clients)
         if self._schedulers is None:
             self._scheduler.push(clients, frame)
         else:

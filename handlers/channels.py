@@ -98,6 +98,11 @@ class Channel:
         member = uid_text(uid)
         return [frontend_id for frontend_id, group in self._groups.items() if member in group]
 
+    @property
+    def places(self) -> int:
+        """How many members there are, one at two frontends counted twice."""
+        return sum(map(len, self._groups.values()))
+
     def counts(self) -> dict[str, int]:
         """Return how many members there are at each frontend."""
         return {frontend_id: len(group) for frontend_id, group in self._groups.items()}
@@ -234,6 +239,11 @@ class ChannelService:
 
     def __len__(self) -> int:
         return len(self._channels)
+
+    @property
+    def places(self) -> int:
+        """How many members all channels have, one at two frontends counted twice."""
+        return sum(channel.places for channel in self._channels.values())
 
     def names(self) -> list[str]:
         """Return the channels' names."""

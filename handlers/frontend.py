@@ -24,6 +24,7 @@ from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
 from handlers.link import CLOSED, FORWARD, Done, Link
+from handlers.meters import Tally
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
 from handlers.scheduler import PushScheduler, Schedulers, scheduler_for
@@ -54,6 +55,8 @@ class Frontend:
     ) -> None:
         self._node = node
         self._app = node.app
+        self._meters = node.meters
+        self._requests = node.meters.client
         self.scheduler = scheduler
         self._schedulers: Schedulers | None = None
         if self._app.schedulers or self._app.scheduler_choice is not None:
@@ -105,20 +108,20 @@ class Frontend:
         if request_id:
             session.unanswered += 1
         if session.leaving is not None:
-            self._refuse(session, request_id, 503, "the server is restarting")
+            self._refuse(session, request_id, route, 503, "the server is restarting")
             return
-        if self._rate is not None and self._held_back(self._rate, session, request_id):
+        if self._rate is not None and self._held_back(self._rate, session, request_id, route):
             return
         handler = self._app.handlers.get(route) if route is not None else None
         if handler is None:
-            self._refuse(session, request_id, 404, f"no such route: {route}" if route else "no such route")
+            self._refuse(session, request_id, None, 404, f"no such route: {route}" if route else "no such route")
         elif session.inbox is not None:
             if len(session.inbox) > self._waiting:  # the first of them is the one that the others wait for
-                self._refuse(session, request_id, 429, "too many requests are waiting")
+                self._refuse(session, request_id, route, 429, "too many requests are waiting")
             else:
-                session.inbox.append((handler, request_id, body))
+                session.inbox.append((handler, request_id, body, self._requests.now or self._requests.look()))
         elif self._before or handler.server_type in self._slow_types:
-            session.inbox = deque([(handler, request_id, body)])
+            session.inbox = deque([(handler, request_id, body, self._requests.now or self._requests.look())])
             self._node.start_task(self._work(session))
         else:
             self._route(session, handler, request_id, body)
@@ -126,6 +129,7 @@ class Frontend:
     def closed(self, session: FrontendSession, reason: str) -> None:
         """Take leave of a session whose connection is gone: of its channels, and of the servers that dealt with it."""
         uid = session.uid
+        self._meters.closed(reason)
         (self._schedulers or self.scheduler).forget(session.client)
         self.sessions.close(session)
         session.inbox = None
@@ -161,11 +165,11 @@ class Frontend:
 
     # -- the way of a message
 
-    def _held_back(self, rate: SessionRate, session: FrontendSession, request_id: int) -> bool:
+    def _held_back(self, rate: SessionRate, session: FrontendSession, request_id: int, route: str | None) -> bool:
         """Refuse a message above the session's rate, or end a session that sends far too much."""
         verdict = rate.judge(session.id, asyncio.get_running_loop().time())
         if verdict is Verdict.REFUSE:
-            self._refuse(session, request_id, 429, "too many messages")
+            self._refuse(session, request_id, route, 429, "too many messages")
         elif verdict is Verdict.KICK and not session.closed:
             session.client.kick("too many messages")
         return verdict is not Verdict.PASS
@@ -188,8 +192,11 @@ class Frontend:
                 session.inbox.popleft()
         session.inbox = None
 
-    async def _route_slowly(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
+    async def _route_slowly(
+        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: int
+    ) -> None:
         request = self._request(session, handler, request_id, body)
+        request.taken = taken
         try:
             await run_before(self._before, request, self._node.server)
             own = handler.server_type == self._node.server.type
@@ -203,6 +210,8 @@ class Frontend:
 
     def _request(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> Request:
         """Return the request as filters, route functions and this server's handlers see it, all of them the same."""
+        if not request_id:
+            self._requests.notified(handler.route)
         proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
         return Request(handler.route, proxy, body, notify=not request_id)
 
@@ -223,9 +232,13 @@ class Frontend:
 
     def _reply(self, session: FrontendSession, request_id: int, request: Request) -> Done | None:
         """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
+        if not request_id and not self._after:
+            return None
+        requests = self._requests
+        tally, taken = requests.tallies[request.route], request.taken or requests.now or requests.look()
         if self._after:
-            return partial(self._respond_filtered, session, request_id, request)
-        return partial(self._respond, session, request_id) if request_id else None
+            return partial(self._respond_filtered, session, request_id, request, tally, taken)
+        return partial(self._respond, session, request_id, tally, taken)
 
     def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
@@ -254,22 +267,35 @@ class Frontend:
         if (answered := self._reply(session, request_id, request)) is not None:
             answered(code, pack_message(message))
         else:
-            self._refuse(session, request_id, code, message)
+            logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
 
-    def _respond(self, session: FrontendSession, request_id: int, code: int, payload: bytes) -> None:
+    def _respond(
+        self, session: FrontendSession, request_id: int, tally: Tally, taken: int, code: int, payload: bytes
+    ) -> None:
+        if not tally:
+            self._requests.answering(tally)
+        tally[taken] += 1
         if code:
+            tally.failed(code)
             payload = encode_error(code, payload.decode(errors="replace"))
         self._answer(session, request_id, payload)
 
     def _respond_filtered(
-        self, session: FrontendSession, request_id: int, request: Request, code: int, payload: bytes
+        self,
+        session: FrontendSession,
+        request_id: int,
+        request: Request,
+        tally: Tally,
+        taken: int,
+        code: int,
+        payload: bytes,
     ) -> None:
         """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order).
 
         They run for notifies too, so that what a filter began before one it can end.
         """
         if request_id:
-            self._respond(session, request_id, code, payload)
+            self._respond(session, request_id, tally, taken, code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
         self._node.start_task(self._run_after(request, Reply(payload, error)))
 
@@ -279,7 +305,8 @@ class Frontend:
         if reply.error is not None and reply.error is not error:
             error_for(reply.error, f"{self._node.id}: a global after filter of {request!r}")
 
-    def _refuse(self, session: FrontendSession, request_id: int, code: int, message: str) -> None:
+    def _refuse(self, session: FrontendSession, request_id: int, route: str | None, code: int, message: str) -> None:
+        self._requests.refused(route, code)
         if request_id:
             self._answer(session, request_id, encode_error(code, message))
         else:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -53,6 +54,7 @@ from handlers.link import (
     WithLoopback,
 )
 from handlers.members import Member, Members
+from handlers.meters import Meters, Tally
 from handlers.rebuild import WAITING_KINDS, Rebuild
 from handlers.request import Request
 from handlers.router import Router
@@ -103,6 +105,8 @@ class Node:
         )
         self.life = Life(app, self.server, now)
         self.router = Router(app, members, self.links)
+        own = [route for route, handler in app.handlers.items() if handler.server_type == member.type]
+        self.meters = Meters(app.handlers if edge is not None else (), own)
         self.dispatcher = Dispatcher(app, self.server, waiting=settings.waiting)
         self.frontend: Frontend | None = None
         if edge is not None:
@@ -261,10 +265,18 @@ class Node:
         deadline.clear()
         session = Session(session_id, link.peer, uid, packed, self)
         self.closings.dealt_with(session)
+        requests = self.meters.forwarded
+        reply = partial(self._handled, link, request_id, requests.tallies[route], requests.now or requests.look())
+        self.dispatcher.submit(Request(route, session, body, notify=not request_id), reply)
+
+    def _handled(self, link: Link, request_id: int, tally: Tally, taken: int, code: int, payload: bytes) -> None:
+        if not tally:
+            self.meters.forwarded.answering(tally)
+        tally[taken] += 1
+        if code:
+            tally.failed(code)
         if request_id:
-            self.dispatcher.submit(Request(route, session, body), lambda *answer: link.answer(request_id, *answer))
-        else:
-            self.dispatcher.submit(Request(route, session, body, notify=True), None)
+            link.answer(request_id, code, payload)
 
     def _called(self, link: Link, request_id: int, route: str, packed: bytes, milliseconds: int = 0) -> None:
         remote = self.app.remotes.get(route)

@@ -18,6 +18,7 @@ MAY_IMPORT_RAY = {
     "fleet",
     "launcher",
     "master",
+    "metrics",
     "operator",
     "server",
     "supervisor",
