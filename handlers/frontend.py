@@ -25,6 +25,7 @@ from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
 from handlers.mirror import Mirror
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
+from handlers.residents import Residents
 from handlers.scheduler import PushScheduler, Schedulers, scheduler_for
 from handlers.session import Session
 
@@ -70,13 +71,14 @@ class Frontend:
         self._waiting = waiting
         self._forward_timeout = forward_timeout
         self.mirror = Mirror()
+        self.residents: Residents | None = None
         self._on_bind = self._app.on_bind.functions(node.server.type)
         self._on_unbind = self._app.on_unbind.functions(node.server.type)
         self.sessions = SessionService(
             incarnation,
             single_session=single_session,
             user_gone=self._user_gone,
-            was_bound=lambda session: self._run_hooks(self._on_bind, session, session.uid),
+            was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
         )
         self._before = self._app.global_before.functions(node.server.type)
@@ -173,7 +175,7 @@ class Frontend:
 
     def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
         """Push to a channel's members here."""
-        self._deliver(self.mirror.members(link.peer, channel), route, body, options)
+        self.deliver(self.mirror.members(link.peer, channel), route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
@@ -181,7 +183,7 @@ class Frontend:
         self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
     ) -> None:
         """Push to users here; the answer names those without a session."""
-        self._deliver(uids, route, body, options)
+        self.deliver(uids, route, body, options)
         if request_id:
             missing = [uid for uid in uids if uid not in self.sessions.by_uid]
             link.answer(request_id, 0, msgpack.packb(missing))
@@ -336,7 +338,8 @@ class Frontend:
 
     # -- pushes
 
-    def _deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
+    def deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
+        """Push to users here, on all their sessions."""
         by_uid = self.sessions.by_uid
         self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body, options)
 
@@ -377,7 +380,14 @@ class Frontend:
         if session is not None:
             session.served.add(server_id)
 
+    def _user_bound(self, session: FrontendSession) -> None:
+        if self.residents is not None:
+            self.residents.bound(session)
+        self._run_hooks(self._on_bind, session, session.uid)
+
     def _user_gone(self, uid: str) -> None:
         """Take a user without sessions here out of every channel, and tell the channels' servers."""
+        if self.residents is not None:
+            self.residents.user_gone(uid)
         for server_id, places in self.mirror.forget_user(uid).items():
             self._node.tell_if_up(server_id, LEFT, (uid, places))

@@ -12,14 +12,23 @@ __all__ = [
     "BROADCAST",
     "CLOSED",
     "DESTROY",
+    "DISPLACED",
+    "FIND",
     "FORWARD",
+    "GLOBAL_DESTROY",
+    "GLOBAL_JOIN",
+    "GLOBAL_LEAVE",
+    "GLOBAL_PUSH",
     "JOIN",
     "LEAVE",
     "LEFT",
+    "PRESENCE",
     "PUSH",
     "PUSH_TO",
+    "RETELL",
     "RPC",
     "SESSION",
+    "TELL",
     "Done",
     "Entry",
     "Link",
@@ -44,6 +53,17 @@ PUSH_TO: Final = 8  # uids, route, body[, packed options]
 BROADCAST: Final = 9  # route, body, everyone[, packed filter name and parameter, packed options]
 LEFT: Final = 10  # uid, [[channel, token], ...]                    a frontend to a channel's server: members gone
 CLOSED: Final = 11  # session id, uid, packed values, reason        a frontend to those that dealt with the session
+
+# What reaches over the whole cluster (handlers.reach, handlers.shard):
+GLOBAL_JOIN: Final = 20  # channel, uid, metadata, watch            any to a frontend
+GLOBAL_LEAVE: Final = 21  # channel, uid
+GLOBAL_DESTROY: Final = 22  # channel
+GLOBAL_PUSH: Final = 23  # channel, route, body[, packed options]
+TELL: Final = 24  # a fact: its kind, key, fields (handlers.store)  a frontend to a directory server
+RETELL: Final = 25  # single sessions, facts, whether they are the last ones: all that is so on the frontend
+FIND: Final = 26  # question, argument                              any to a directory server
+DISPLACED: Final = 27  # uid, until when bound                      to the frontend where sessions are to be ended
+PRESENCE: Final = 28  # channel, joined, left, count, scope         a directory server to a frontend that watches
 
 
 class Link(Protocol):

@@ -53,6 +53,7 @@ from handlers.link import (
 )
 from handlers.members import Member, Members, rendezvous
 from handlers.policies import Policies, choose
+from handlers.reach import Reach
 from handlers.request import Request
 from handlers.rpc import DEFAULT_TIMEOUT, Rpc
 from handlers.scheduler import scheduler_for
@@ -60,6 +61,7 @@ from handlers.server import Server
 from handlers.session import Closed, Session
 from handlers.sessions import Sessions
 from handlers.settings import Settings
+from handlers.store import DirectorySettings, Store
 
 __all__ = ["Node"]
 
@@ -82,18 +84,24 @@ class Node:
         settings: Settings,
         game_settings: Mapping[str, Any] | None = None,
         edge: Edge | None = None,
+        directory: DirectorySettings | None = None,
+        store: Store | None = None,
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         self.id = member.id
+        self.type = member.type
         self.app = app
         self.members = members
         self.links: Links = WithLoopback(links, LoopbackLink(member.id, self.apply))
+        self.reach = Reach(self, directory, store)
         self.server = Server(
             member.id,
             member.type,
             channels=ChannelService(self, app.broadcast_filters),
             sessions=Sessions(self),
             rpc=Rpc(Caller(self, member.type)),
+            users=self.reach.users,
+            global_channels=self.reach.channels,
             members=members,
             settings=game_settings or {},
         )
@@ -113,6 +121,7 @@ class Node:
                 forward_timeout=settings.forward_timeout,
                 rate=settings.rate,
             )
+            self.reach.attach(self.frontend)
         self.closings = Closings(app.on_close.functions(member.type), self.server, self.start_task)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._table = self._entry_table()
@@ -121,6 +130,7 @@ class Node:
 
     async def start(self) -> None:
         """Run the app's start hooks. Raises what the first failing one raises."""
+        await self.reach.start()
         await self.life.start()
 
     async def stop(self, grace: float = 3.0) -> None:
@@ -136,6 +146,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.reach.stop()
         if self.frontend is not None:
             self.frontend.close()
 
@@ -163,6 +174,11 @@ class Node:
             self.frontend.server_lost(server_id)
         self.dispatcher.frontend_lost(server_id)
         self.closings.frontend_lost(server_id)
+        self.reach.went_down(server_id)
+
+    def came_up(self, server_id: str) -> None:
+        """Take note that the link to a server came up, or began anew: nothing was said on it since ``lost``."""
+        self.reach.came_up(server_id)
 
     def _entry_table(self) -> dict[int, Callable[..., None]]:
         table: dict[int, Callable[..., None]] = {
@@ -181,7 +197,7 @@ class Node:
                 PUSH_TO: self.frontend.push_to,
                 BROADCAST: self.frontend.broadcast,
             }
-        return table
+        return table | self.reach.table()
 
     def _forwarded(
         self, link: Link, request_id: int, route: str, session_id: int, uid: str | None, packed: bytes, body: bytes
