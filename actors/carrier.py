@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from actors.link import CallFailed, Way
+from actors.way import CallFailed, Way
 
 __all__ = ["Handles", "one_line"]
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
-from actors.link import Way
 from actors.links import Links
 from actors.loading import load_app
 from actors.membership import Registration
+from actors.way import Way
 from gateway import raise_open_file_limit
 from handlers import AppError
 from handlers.members import Member, Members
@@ -123,6 +123,7 @@ class Host:
     async def update(self, members: Iterable[Member]) -> None:
         """Take over the master's table of servers."""
         gone = self._members.replace(members)
+        self._links.update()
         for link in self._links.forget(gone):
             await link.close()
             if self._node is not None:

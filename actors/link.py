@@ -12,16 +12,21 @@ hello is tried with growing pauses until the peer answers, or greets by itself.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+import math
+from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
-from actors.stream import Carrier, QueueFull, Stream, Verdict
+from actors.held import HELD_KINDS, Held
+from actors.pending import Pending
+from actors.quiet import Quiet
+from actors.stream import LIFE, Carrier, QueueFull, Stream, Verdict
+from actors.tasks import Tasks
+from actors.way import CallFailed, Logic, Way
 from handlers.errors import Unavailable
-from handlers.link import Done, Entry
-from handlers.link import Link as LinkInterface
+from handlers.link import CLOSED, Done, Entry
 
-__all__ = ["CallFailed", "Link", "LinkState", "Way"]
+__all__ = ["Link", "LinkState"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,26 +37,15 @@ RESPONSIVE = 5.0
 GAP = 1.0
 """Seconds after which a carrier that is missing is held for lost."""
 QUIET = 5.0
-"""Seconds after which a link that carried nothing makes an empty call: so that two sides which, after a loss, do not
-mean the same beginning find out before a request does, and a peer that hangs is known before it is needed."""
+"""Seconds after which a link that carried nothing makes an empty call: two sides which, after a loss, do not mean the
+same beginning find out before a request does, and a peer that hangs, or a later life, is known before it is needed."""
 STOPPED = "it stopped"
 """The reason of a link's end that is none to worry about."""
+OUTLIVED = b"outlived"
+"""What a call of an earlier life of the peer returns; no carrier begins so."""
 RETRY = (0.1, 2.0)
 """Seconds between hellos while a link is down: the first pause, doubled up to the last."""
-
-
-class CallFailed(Exception):
-    """The call did not get through, or the peer died before it returned."""
-
-
-class Way(Protocol):
-    """What reaches a peer; the link's only dependence on Ray."""
-
-    async def call(self, carrier: bytes) -> bytes:
-        """Have the peer serve a carrier and return what goes back. Raises CallFailed."""
-
-    async def ended(self) -> None:
-        """Return when the peer stops; stays under way while it lives. Raises CallFailed the moment it dies."""
+DROPPED = (Verdict.STALE, Verdict.OUTLIVED)
 
 
 class LinkState(Enum):
@@ -65,8 +59,7 @@ class LinkState(Enum):
 class Link:
     """The way to one peer; see the module. All of it runs on the server's loop.
 
-    ``apply(link, entry)`` is handed every entry of the peer, in order; ``lost(peer)`` is told whenever what was under
-    way is gone. ``tokens`` and ``ids`` (of requests) are the server's, shared by its links: an id never comes again, so
+    ``tokens`` and ``ids`` (of requests) are the server's, shared by its links: an id never comes again, so
     an answer that comes after a new beginning finds nobody.
     """
 
@@ -78,8 +71,7 @@ class Link:
         *,
         tokens: Iterator[int],
         ids: Iterator[int],
-        apply: Callable[[LinkInterface, Entry], None],
-        lost: Callable[[str], None],
+        logic: Logic,
     ) -> None:
         self.peer = peer
         self.state = LinkState.CONNECTING
@@ -88,18 +80,22 @@ class Link:
         self.calls = 0
         self._own = own
         self._way = way
-        self._apply = apply
-        self._lost = lost
+        self._logic = logic
+        self._apply = logic.apply
         self._loop = asyncio.get_running_loop()
         self._ids = ids
-        self._pending: dict[int, tuple[Done, float]] = {}
+        self._pending = Pending(own, peer)
         self._calling = 0  # the token under which a call is in flight
+        self._laden = False  # whether that call carries entries
+        self._held: Held | None = None
         self._serving = 0
         self._woken = False
         self._watching = False
         self._last_call = 0.0
         self._greeter: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._task_failed)
+        self.quiet = Quiet(self._is_quiet)
+        """No request to the peer is unanswered, no entry waits or is being carried. What is held does not count."""
         self._closed = False
 
     # -- what the logic asks (handlers.link.Link)
@@ -107,7 +103,12 @@ class Link:
     @property
     def up(self) -> bool:
         """Whether a request would be taken."""
-        return self.state is not LinkState.DOWN and not self.unresponsive
+        return self._held is None and self.state is not LinkState.DOWN and not self.unresponsive
+
+    @property
+    def incarnation(self) -> int:
+        """The peer's life that the link is with, 0 while it is with none."""
+        return self.stream.peer_token >> LIFE
 
     @property
     def in_flight(self) -> int:
@@ -116,13 +117,23 @@ class Link:
 
     def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry that wants no answer. Raises Unavailable when the link is down or its queue is full."""
+        if self._held is not None:
+            if kind in HELD_KINDS:
+                self._held.put((kind, 0, *fields), math.inf, None, self._loop.time())
+                return
+            if kind == CLOSED:
+                self._held.session_closed(fields[0])
         if self.state is LinkState.DOWN:
             raise Unavailable(f"{self.peer} is unavailable")
         self._put((kind, 0, *fields), vital=vital)
 
     def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
         """Queue an entry and have ``done`` called once with its answer or an error's, within ``limit`` seconds."""
-        if not self.up:
+        if self._held is not None and kind in HELD_KINDS:
+            now = self._loop.time()
+            self._held.put((kind, next(self._ids), *fields), now + limit, done, now)
+            return
+        if self.state is LinkState.DOWN or self.unresponsive:
             raise Unavailable(f"{self.peer} is unavailable")
         request_id = next(self._ids)
         self._put((kind, request_id, *fields))
@@ -146,8 +157,9 @@ class Link:
 
         It waits one turn of the loop, in which quick handlers finish and have their answers go back with it.
         """
-        if not self._receive(carrier):
-            return b""
+        verdict = self._receive(carrier)
+        if verdict in DROPPED:
+            return OUTLIVED if verdict is Verdict.OUTLIVED else b""
         token = self.stream.token
         self._serving += 1
         try:
@@ -157,6 +169,7 @@ class Link:
         # What belongs to a later beginning must not go back with a call of an earlier one.
         back = self.stream.take() if token == self.stream.token else b""
         self._wake()
+        self.quiet.look()
         return back
 
     def check(self, now: float) -> None:
@@ -164,23 +177,26 @@ class Link:
 
         ``now`` is the loop's time.
         """
-        overdue = [request_id for request_id, (_, deadline) in self._pending.items() if deadline <= now]
-        for request_id in overdue:
-            self._settle(request_id, 504, b"timed out")
+        self._pending.expire(now)
+        if self._held is not None and (late := self._held.expire(now)):
+            logger.warning("%s: %d messages and calls for %s waited in vain", self._own, late, self.peer)
+            if not len(self._held) and self._held.awaited <= self.stream.oldest >> LIFE:
+                self._held = None  # it is not restarted any more, and not there: refuse at once from now on
+        self.quiet.look()
         if self.stream.gap_since is not None and now - self.stream.gap_since > GAP:
             self._go_down("a carrier was lost")
         elif self._idle and now - self._last_call > QUIET:
-            self._run(self._carry())
+            self._tasks.run(self._carry())
 
     async def close(self) -> None:
         """End the link: what is in flight fails, nothing is tried again."""
         self._closed = True
         self.state = LinkState.DOWN
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._fail_pending()
+        await self._tasks.cancel()
+        self._pending.fail()
+        if self._held is not None:
+            self._held.fail()
+        self.quiet.look()
 
     def describe(self) -> dict[str, Any]:
         """Return what an operator wants to know of the link."""
@@ -189,8 +205,37 @@ class Link:
             "state": "unresponsive" if self.unresponsive else self.state.name.lower(),
             "queued_bytes": self.stream.queued,
             "in_flight": len(self._pending),
+            "held": 0 if self._held is None else len(self._held),
             "calls": self.calls,
         }
+
+    # -- a peer that is restarted on purpose
+
+    def hold(self, incarnation: int) -> None:
+        """Keep what the peer would have to work on back until it is there in a later life than this. Twice is once."""
+        if self.stream.oldest >> LIFE <= incarnation and not self._closed:
+            if self._held is None:
+                self._held = Held(self._pending)
+            self._held.awaited = incarnation + 1
+
+    def resume(self, incarnation: int) -> None:
+        """Let what is held go, as soon as the peer is there in this life, which may be the one it always had."""
+        self.stream.learn(incarnation)
+        if self._held is not None:
+            self._held.awaited = incarnation
+            self._release()
+
+    def _is_quiet(self) -> bool:
+        calling = self._laden and self._calling == self.stream.token
+        return not (self._pending or self.stream.waiting or calling)
+
+    def _release(self) -> None:
+        """Send what is held, in order, if the peer is there in the life that it waits for."""
+        held = self._held
+        if held is not None and self.state is LinkState.UP and self.incarnation >= held.awaited:
+            self._held = None
+            held.release(self.stream)
+            self._wake()
 
     # -- out
 
@@ -219,13 +264,14 @@ class Link:
     def _flush(self) -> None:
         self._woken = False
         if self._idle and self.stream.waiting:
-            self._run(self._carry())
+            self._tasks.run(self._carry())
 
     async def _carry(self) -> None:
         """Make one call with what waits, or a hello, and take in what returns."""
         token = self._calling = self.stream.token
         self._last_call = self._loop.time()
         self.calls += 1
+        self._laden = self.stream.waiting > 0
         timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
         try:
             back = await self._way.call(self.stream.take())
@@ -239,12 +285,19 @@ class Link:
             return
         self._calling = 0
         self.unresponsive = False
-        if not back or not self._receive(Carrier.unpack(back)):
+        if back == OUTLIVED:
+            self._go_down("it knows a later life of this server")
+            self._logic.outlived()
+        elif not back or self._receive(Carrier.unpack(back)) in DROPPED:
             self._go_down(reason)
         elif token != self.stream.token:
             # The return made this side begin anew; the peer, who sent it in good faith, has to hear of that.
-            self._run(self._carry())
+            self._tasks.run(self._carry())
+        else:
+            # Not before a call came back: what reached the peer's next life may not reach it from here yet.
+            self._release()
         self._wake()
+        self.quiet.look()
 
     async def _greet(self) -> None:
         pause, longest = RETRY
@@ -263,11 +316,11 @@ class Link:
 
     # -- in
 
-    def _receive(self, carrier: Carrier) -> bool:
-        """Apply what a carrier makes ready to be applied; returns False for one to be dropped."""
+    def _receive(self, carrier: Carrier) -> Verdict:
+        """Apply what a carrier makes ready to be applied; returns what its tokens said."""
         verdict = self.stream.judge(carrier)
-        if verdict is Verdict.STALE:
-            return False
+        if verdict in DROPPED:
+            return verdict
         if verdict is Verdict.NEW:
             if self.stream.used:
                 self._begin_anew("it began anew")
@@ -278,22 +331,11 @@ class Link:
             if token != self.stream.token:
                 break
             if entry[0] == ANSWER:
-                self._settle(*entry[1:])  # type: ignore[arg-type]
+                self._pending.settle(*entry[1:])  # type: ignore[arg-type]
             else:
                 self._apply(self, tuple(entry))
-        return True
-
-    def _settle(self, request_id: int, code: int, payload: bytes) -> None:
-        pending = self._pending.pop(request_id, None)
-        if pending is not None:
-            self._answered(pending[0], code, payload)
-
-    def _answered(self, done: Done, code: int, payload: bytes) -> None:
-        """Hand an answer over; whoever fails on it fails alone."""
-        try:
-            done(code, payload)
-        except Exception:
-            logger.exception("%s: an answer of %s could not be handed over", self._own, self.peer)
+        self.quiet.look()
+        return verdict
 
     # -- up and down
 
@@ -303,7 +345,10 @@ class Link:
         self.state = LinkState.UP
         self.unresponsive = False
         if not self._watching:
-            self._run(self._watch())
+            self._tasks.run(self._watch())
+        self._logic.greeted(self.peer, self.incarnation)
+        if self._held is not None and self._calling != self.stream.token:
+            self._tasks.run(self._carry())
         self._wake()
 
     async def _watch(self) -> None:
@@ -337,30 +382,17 @@ class Link:
     def _greet_if_down(self) -> None:
         if self._closed or self.stream.peer_token or (self._greeter is not None and not self._greeter.done()):
             return
-        self._greeter = self._run(self._greet())
+        self._greeter = self._tasks.run(self._greet())
 
     def _begin_anew(self, reason: str) -> None:
         """Drop all that was under way: what is in flight is answered 503, and the logic is told."""
         logger.debug("%s: the link to %s begins anew: %s", self._own, self.peer, reason)
         self.stream.renew()
-        self._fail_pending()
-        self._lost(self.peer)
+        self._pending.fail()
+        self._logic.lost(self.peer)
+        self.quiet.look()
 
-    def _fail_pending(self) -> None:
-        pending, self._pending = self._pending, {}
-        message = f"{self.peer} is unavailable".encode()
-        for done, _ in pending.values():
-            self._answered(done, 503, message)
-
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
-            # Not at once: what failed here may fail again.
-            self._loop.call_later(RETRY[1], self._go_down, "an error of its own")
+    def _task_failed(self, error: BaseException) -> None:
+        logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
+        # Not at once: what failed here may fail again.
+        self._loop.call_later(RETRY[1], self._go_down, "an error of its own")

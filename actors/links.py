@@ -5,16 +5,21 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from actors.link import Link, Way
-from actors.stream import Carrier
+from actors.link import Link
+from actors.stream import LIFE, Carrier
+from actors.way import Logic, Way
 from handlers.link import Entry
 from handlers.link import Link as LinkInterface
-from handlers.members import Members
+from handlers.members import RESTARTING, Members
 
 __all__ = ["Links"]
 
 CHECK = 0.25
 """Seconds between looks at deadlines and gaps."""
+
+
+def _no_matter(*_: object) -> None:
+    """Take note of nothing."""
 
 
 class Links:
@@ -31,8 +36,7 @@ class Links:
         self._own = ""
         self._tokens: Iterator[int]
         self._ids: Iterator[int]
-        self._apply: Callable[[LinkInterface, Entry], None]
-        self._lost: Callable[[str], None]
+        self._logic: Logic
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(
@@ -42,10 +46,12 @@ class Links:
         *,
         apply: Callable[[LinkInterface, Entry], None],
         lost: Callable[[str], None],
+        greeted: Callable[[str, int], None] = _no_matter,
+        outlived: Callable[[], None] = _no_matter,
     ) -> None:
-        """Take up conversations under an id and incarnation; ``apply`` and ``lost`` as for Link."""
-        self._own, self._apply, self._lost = own, apply, lost
-        self._tokens = itertools.count(incarnation << 24)
+        """Take up conversations under an id and incarnation; the callbacks are those of Logic."""
+        self._own, self._logic = own, Logic(apply, lost, greeted, outlived)
+        self._tokens = itertools.count(incarnation << LIFE)
         self._ids = itertools.count((incarnation << 32) + 1)
         self._timer = asyncio.get_running_loop().call_later(CHECK, self._check)
 
@@ -85,6 +91,32 @@ class Links:
             link = self._made(carrier.sender)
         return await link.serve(carrier)
 
+    def update(self) -> None:
+        """Take note of what the members' table says now of the peers' lives, and of those that are restarted.
+
+        What is meant for one that is RESTARTING is held; the table's next word lets it go.
+        """
+        for member in self._members:
+            if member.state == RESTARTING and self._timer is not None and member.id != self._own:
+                self.to(member.id).hold(member.incarnation)
+            elif (link := self._links.get(member.id)) is not None:
+                link.resume(member.incarnation)
+
+    async def quiet(self, server_id: str, limit: float) -> bool:
+        """Wait up to ``limit`` seconds until nothing to a server is under way (Link.quiet); tell whether it is so."""
+        link = self._links.get(server_id)
+        if link is None:
+            return True
+        try:
+            await asyncio.wait_for(link.quiet.wait(), limit)
+        except TimeoutError:
+            return False
+        return True
+
+    async def all_quiet(self, limit: float) -> bool:
+        """Wait as ``quiet`` does, for all servers."""
+        return all(await asyncio.gather(*(self.quiet(server_id, limit) for server_id in self._links)))
+
     def forget(self, server_ids: Iterable[str]) -> list[Link]:
         """Take out the links to servers that are no more; the caller closes them."""
         return [self._links.pop(server_id) for server_id in list(server_ids) if server_id in self._links]
@@ -107,9 +139,10 @@ class Links:
             self._connect(peer),
             tokens=self._tokens,
             ids=self._ids,
-            apply=self._apply,
-            lost=self._lost,
+            logic=self._logic,
         )
+        if peer in self._members:
+            link.stream.learn(self._members.get(peer).incarnation)
         self._links[peer] = link
         return link
 

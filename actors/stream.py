@@ -19,12 +19,14 @@ import msgpack
 
 from handlers.link import Entry
 
-__all__ = ["BATCH", "QUEUE", "RESERVE", "Carrier", "QueueFull", "Stream", "Verdict"]
+__all__ = ["BATCH", "LIFE", "QUEUE", "RESERVE", "Carrier", "QueueFull", "Stream", "Verdict", "pack_entry"]
 
 BATCH = 90_000
 """Bytes of entries after which a carrier is full: up to 100 KB go with a Ray call, more by way of its object store."""
 QUEUE = 64 << 20
 """Bytes of entries that may wait for the peer."""
+LIFE = 24
+"""Bits of a token below the incarnation: the beginnings of one life."""
 RESERVE = 8 << 20
 """Bytes beyond ``QUEUE`` for answers and the state of sessions and channels, which cannot be refused."""
 _packer = msgpack.Packer(autoreset=True)
@@ -45,6 +47,7 @@ class Verdict(Enum):
     SAME = "of this beginning"
     NEW = "the peer began anew"
     STALE = "of an earlier beginning, to be dropped"
+    OUTLIVED = "of an earlier life of the peer, which is to learn that it is one"
 
 
 class Carrier(NamedTuple):
@@ -62,6 +65,16 @@ class Carrier(NamedTuple):
         return cls._make(msgpack.unpackb(data, strict_map_key=False))
 
 
+def pack_entry(entry: Entry) -> bytes:
+    """Return an entry as it travels. Raises TypeError for one that msgpack cannot pack."""
+    try:
+        packed: bytes = _packer.pack(entry)
+    except (TypeError, ValueError, OverflowError) as error:
+        _packer.reset()
+        raise TypeError(f"{entry!r:.200} cannot travel between servers: {error}") from error
+    return packed
+
+
 class Stream:
     """A server's half of its conversation with one peer. It does no I/O and knows no time but what it is told.
 
@@ -73,6 +86,8 @@ class Stream:
         self.token = next(tokens)
         self._tokens = tokens
         self.peer_token = 0
+        self.oldest = 0
+        """The lowest token that the peer's latest life known here can have."""
         self.queued = 0
         """Bytes of entries that wait."""
         self.gap_since: float | None = None
@@ -89,14 +104,15 @@ class Stream:
 
     def put(self, entry: Entry, *, vital: bool = False) -> None:
         """Queue an entry. Raises QueueFull, and TypeError for an entry that msgpack cannot pack."""
-        try:
-            packed = _packer.pack(entry)
-        except (TypeError, ValueError, OverflowError) as error:
-            _packer.reset()
-            raise TypeError(f"{entry!r:.200} cannot travel between servers: {error}") from error
+        packed = pack_entry(entry)
         room = self._queue + (self._reserve if vital else 0)
         if self.queued + len(packed) > room and (vital or self.queued):
             raise QueueFull(vital=vital)
+        self.queued += len(packed)
+        self._waiting.append(packed)
+
+    def put_packed(self, packed: bytes) -> None:
+        """Queue what ``pack_entry`` packed, whatever the bounds: for what was bounded where it waited before."""
         self.queued += len(packed)
         self._waiting.append(packed)
 
@@ -127,6 +143,8 @@ class Stream:
 
     def judge(self, carrier: Carrier) -> Verdict:
         """Tell what to do with a carrier by its tokens."""
+        if carrier.token < self.oldest:
+            return Verdict.OUTLIVED
         if carrier.peer_token not in (0, self.token) or carrier.token < self.peer_token:
             return Verdict.STALE
         return Verdict.NEW if carrier.token > self.peer_token else Verdict.SAME
@@ -134,6 +152,11 @@ class Stream:
     def adopt(self, peer_token: int) -> None:
         """Take the peer's token for this beginning; what waits may go now."""
         self.peer_token = peer_token
+        self.learn(peer_token >> LIFE)
+
+    def learn(self, incarnation: int) -> None:
+        """Take note of a life of the peer: what comes of earlier ones is to be dropped."""
+        self.oldest = max(self.oldest, incarnation << LIFE)
 
     def sequence(self, carrier: Carrier, now: float) -> list[list[object]]:
         """Return the entries that are to be applied now: this carrier's and those it made way for, in order.

@@ -8,21 +8,21 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from handlers.app import Handler
 from handlers.body import encode_body, encode_error
 from handlers.chain import run_after, run_before, run_on_error
+from handlers.channel_remote import ChannelRemote, Edge
 from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
-from handlers.link import CLOSED, FORWARD, LEFT, Done, Link
-from handlers.mirror import Mirror
+from handlers.link import CLOSED, FORWARD, Done, Link
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
 from handlers.residents import Residents
@@ -32,16 +32,9 @@ from handlers.session import Session
 if TYPE_CHECKING:
     from handlers.node import Node
 
-__all__ = ["Edge", "Frontend"]
+__all__ = ["Frontend"]
 
 logger = logging.getLogger(__name__)
-
-
-class Edge(Protocol):
-    """What the frontend needs of its listener."""
-
-    def encode_push(self, route: str, body: bytes) -> Any:
-        """Return a push as a frame that any client's ``send`` takes."""
 
 
 class Frontend:
@@ -61,7 +54,6 @@ class Frontend:
     ) -> None:
         self._node = node
         self._app = node.app
-        self._edge = edge
         self.scheduler = scheduler
         self._schedulers: Schedulers | None = None
         if self._app.schedulers or self._app.scheduler_choice is not None:
@@ -70,7 +62,6 @@ class Frontend:
         self._rate = SessionRate(rate) if rate else None
         self._waiting = waiting
         self._forward_timeout = forward_timeout
-        self.mirror = Mirror()
         self.residents: Residents | None = None
         self._on_bind = self._app.on_bind.functions(node.server.type)
         self._on_unbind = self._app.on_unbind.functions(node.server.type)
@@ -81,6 +72,7 @@ class Frontend:
             was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
         )
+        self.remote = ChannelRemote(node, edge, self.sessions, scheduler, self._schedulers)
         self._before = self._app.global_before.functions(node.server.type)
         self._after = self._app.global_after.functions(node.server.type)[::-1]
         self._error_functions = self._app.on_global_error.functions(node.server.type)
@@ -143,7 +135,7 @@ class Frontend:
         """Hand over what the push schedulers hold. Called once, when the server stops."""
         (self._schedulers or self.scheduler).close()
 
-    # -- what other servers ask (pomelo's SessionRemote and ChannelRemote)
+    # -- what other servers ask (pomelo's SessionRemote)
 
     def session_operation(self, link: Link, request_id: int, operation: str, session_id: int, argument: Any) -> None:
         """Carry out an operation on a session and answer with its outcome."""
@@ -154,61 +146,6 @@ class Frontend:
             return
         self._dealt_with(session_id, link.peer)
         link.answer(request_id, 0, msgpack.packb(outcome))
-
-    def join(self, link: Link, request_id: int, channel: str, uid: str, token: int) -> None:
-        """Mirror a member; one without a session here is reported gone."""
-        present = uid in self.sessions.by_uid
-        if present:
-            self.mirror.join(link.peer, channel, uid, token)
-        else:
-            link.send(LEFT, (uid, [(channel, token)]), vital=True)
-        if request_id:
-            link.answer(request_id, 0, msgpack.packb(present))
-
-    def leave(self, link: Link, request_id: int, channel: str, uid: str) -> None:
-        """Take a member out of the mirror."""
-        self.mirror.leave(link.peer, channel, uid)
-
-    def destroy(self, link: Link, request_id: int, channel: str) -> None:
-        """Forget a channel's mirror."""
-        self.mirror.destroy(link.peer, channel)
-
-    def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
-        """Push to a channel's members here."""
-        self.deliver(self.mirror.members(link.peer, channel), route, body, options)
-        if request_id:
-            link.answer(request_id, 0, b"")
-
-    def push_to(
-        self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
-    ) -> None:
-        """Push to users here; the answer names those without a session."""
-        self.deliver(uids, route, body, options)
-        if request_id:
-            missing = [uid for uid in uids if uid not in self.sessions.by_uid]
-            link.answer(request_id, 0, msgpack.packb(missing))
-
-    def broadcast(
-        self,
-        link: Link,
-        request_id: int,
-        route: str,
-        body: bytes,
-        everyone: bool,
-        chosen: bytes = b"",
-        options: bytes = b"",
-    ) -> None:
-        """Push to every bound session here, or to every session, that the broadcast filter in ``chosen`` keeps."""
-        sessions: Iterable[FrontendSession] = self.sessions if everyone else self.sessions.bound()
-        if chosen:
-            sessions = self._kept(sessions, route, *msgpack.unpackb(chosen, strict_map_key=False))
-        self._push([session.client for session in sessions], route, body, options)
-        if request_id:
-            link.answer(request_id, 0, b"")
-
-    def server_lost(self, server_id: str) -> None:
-        """Forget what belonged to a server whose link went down."""
-        self.mirror.forget_server(server_id)
 
     # -- the way of a message
 
@@ -336,39 +273,6 @@ class Frontend:
         else:
             logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
 
-    # -- pushes
-
-    def deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
-        """Push to users here, on all their sessions."""
-        by_uid = self.sessions.by_uid
-        self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body, options)
-
-    def _push(self, clients: list[Client], route: str, body: bytes, options: bytes) -> None:
-        # A list, made before the first is written to: writing may close a client, which changes the tables.
-        frame = self._edge.encode_push(route, body)
-        if self._schedulers is None:
-            self.scheduler.push(clients, frame)
-        else:
-            given = msgpack.unpackb(options, strict_map_key=False) if options else None
-            self._schedulers.push(clients, frame, route, given)
-
-    def _kept(
-        self, sessions: Iterable[FrontendSession], route: str, name: str, param: Any
-    ) -> Iterable[FrontendSession]:
-        """Return the sessions that a broadcast filter of the app keeps; one that raises keeps nobody it raised for."""
-        keep = self._app.broadcast_filters.get(name)
-        if keep is None:
-            logger.error("%s: there is no broadcast filter %r: %s reaches nobody here", self._node.id, name, route)
-            return []
-        kept = []
-        for session in list(sessions):
-            try:
-                if keep(Session(session.id, self._node.id, session.uid, session.packed, self._node), route, param):
-                    kept.append(session)
-            except Exception:
-                logger.exception("%s: the broadcast filter %r failed for session %d", self._node.id, name, session.id)
-        return kept
-
     def _run_hooks(self, hooks: list[Callable[..., Any]], session: FrontendSession, uid: str | None) -> None:
         """Have hooks run that are told of a session, beside the requests."""
         if hooks:
@@ -386,8 +290,6 @@ class Frontend:
         self._run_hooks(self._on_bind, session, session.uid)
 
     def _user_gone(self, uid: str) -> None:
-        """Take a user without sessions here out of every channel, and tell the channels' servers."""
         if self.residents is not None:
             self.residents.user_gone(uid)
-        for server_id, places in self.mirror.forget_user(uid).items():
-            self._node.tell_if_up(server_id, LEFT, (uid, places))
+        self.remote.user_gone(uid)

@@ -18,22 +18,22 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgpack
-
 from handlers.app import App
 from handlers.clock import run
-from handlers.errors import AppError, NotFound, Unavailable
+from handlers.errors import AppError
 from handlers.frontend_sessions import FrontendSession
 from handlers.handshake import Handshake
-from handlers.link import Done, Entry, Link
+from handlers.kit_links import MemoryLinks
 from handlers.members import Member, Members
 from handlers.node import Node
 from handlers.server import Server
 from handlers.settings import Settings
+from handlers.store import DIRECTORY, DirectorySettings, Store
 
 __all__ = ["Kit", "KitClient", "run"]
 
@@ -43,7 +43,8 @@ INCARNATION = 1
 class Kit:
     """A game's servers in memory; ``frontends`` and ``backends`` say how many of each type, as ``servers.yaml`` does.
 
-    ``weights`` are those of single servers, by id; ``began`` is the time of day at the loop's time 0, for cron.
+    ``weights`` are those of single servers, by id; ``directory`` is the file's key of that name, and ``stores`` makes
+    each server's store where it is not the embedded one; ``began`` is the time of day at the loop's time 0, for cron.
 
     An async context: entering runs the start hooks, of all servers those before the start first, and the all-started
     ones last; leaving runs those before the stop, closes the clients, lets what follows from that happen, and stops
@@ -60,17 +61,21 @@ class Kit:
         settings: Settings | None = None,
         game_settings: Mapping[str, Any] | None = None,
         weights: Mapping[str, int] | None = None,
+        directory: DirectorySettings | None = None,
+        stores: Callable[[Member], Store] | None = None,
         began: datetime = datetime(2024, 1, 1, tzinfo=UTC),
     ) -> None:
         counts = {**frontends, **(backends or {})}
+        if directory is not None and stores is None:
+            counts[DIRECTORY] = directory.shards
         if mistakes := app.mistakes(counts):
             raise AppError("; ".join(mistakes))
-        incarnations = itertools.count(INCARNATION)
+        self._incarnations = itertools.count(INCARNATION)
         members = [
             Member(
                 id=f"{server_type}-{number}",
                 type=server_type,
-                incarnation=next(incarnations),
+                incarnation=next(self._incarnations),
                 frontend=server_type in frontends,
                 host="127.0.0.1" if server_type in frontends else "",
                 port=port if server_type in frontends else 0,
@@ -80,19 +85,27 @@ class Kit:
             for number, port in zip(range(1, count + 1), itertools.count(3000), strict=False)
         ]
         self.lost: set[str] = set()
+        self.apart: set[frozenset[str]] = set()
         self.nodes: dict[str, Node] = {}
-        self._links = {member.id: _MemoryLinks(member.id, self) for member in members}
-        for member in members:
-            self.nodes[member.id] = Node(
-                app,
+        self._links = {member.id: MemoryLinks(member.id, self) for member in members}
+
+        def node(member: Member) -> Node:
+            return Node(
+                App(app.name) if member.type == DIRECTORY else app,
                 member,
                 Members(members),
                 self._links[member.id],
                 settings=settings or Settings(),
                 game_settings=game_settings,
                 edge=_MemoryEdge() if member.frontend else None,
+                directory=directory,
+                store=stores(member) if stores is not None else None,
                 now=lambda: began + timedelta(seconds=asyncio.get_running_loop().time()),
             )
+
+        self._node = node
+        self._members = {member.id: member for member in members}
+        self.nodes |= {member.id: node(member) for member in members}
         self._clients: list[KitClient] = []
 
     async def __aenter__(self) -> "Kit":
@@ -100,6 +113,8 @@ class Kit:
             await node.life.before_start()
         for node in self.nodes.values():
             await node.start()
+        for one, other in itertools.permutations(self.nodes, 2):
+            self.nodes[one].came_up(other)
         hooks = [node.life.all_started() for node in self.nodes.values()]
         await asyncio.gather(*filter(None, hooks))
         return self
@@ -143,6 +158,39 @@ class Kit:
             if own not in self.lost:
                 links.lose(server_id)
                 self.nodes[own].lost(server_id)
+
+    async def revive(self, server_id: str) -> None:
+        """Have a server that was lost begin a new life, and the links to it come up."""
+        member = self._members[server_id] = replace(self._members[server_id], incarnation=next(self._incarnations))
+        await self.nodes[server_id].stop(0)
+        for peer in self.nodes:
+            self._links[server_id].renew(peer)
+        node = self.nodes[server_id] = self._node(member)
+        self.lost.discard(server_id)
+        await node.life.before_start()
+        await node.start()
+        for other in self.nodes.keys() - self.lost - {server_id}:
+            self._links[other].renew(server_id)
+            node.came_up(other)
+            self.nodes[other].came_up(server_id)
+
+    def joined(self, one: str, other: str) -> bool:
+        """Tell whether the link between two servers is up."""
+        return self.lost.isdisjoint((one, other)) and frozenset((one, other)) not in self.apart
+
+    def cut(self, one: str, other: str) -> None:
+        """Have the link between two servers break; both live, and others reach both."""
+        self.apart.add(frozenset((one, other)))
+        for own, peer in ((one, other), (other, one)):
+            self._links[own].lose(peer)
+            self.nodes[own].lost(peer)
+
+    def mend(self, one: str, other: str) -> None:
+        """Have a link that broke come up again."""
+        self.apart.discard(frozenset((one, other)))
+        for own, peer in ((one, other), (other, one)):
+            self._links[own].renew(peer)
+            self.nodes[own].came_up(peer)
 
     async def settle(self) -> None:
         """Wait until everything that can happen now, without time passing, has happened."""
@@ -256,93 +304,6 @@ class KitClient:
 class _MemoryEdge:
     def encode_push(self, route: str, body: bytes) -> tuple[str, bytes]:
         return route, body
-
-
-class _MemoryLinks:
-    """The links of one server of a kit."""
-
-    def __init__(self, server_id: str, kit: Kit) -> None:
-        self._server_id = server_id
-        self._kit = kit
-        self._links: dict[str, _MemoryLink] = {}
-
-    def to(self, server_id: str) -> "_MemoryLink":
-        if server_id not in self._kit.nodes:
-            raise NotFound(f"there is no server {server_id!r}")
-        if server_id not in self._links:
-            self._links[server_id] = _MemoryLink(self._server_id, server_id, self._kit)
-        return self._links[server_id]
-
-    def up(self, server_id: str) -> bool:
-        return server_id in self._kit.nodes and server_id not in self._kit.lost
-
-    def in_flight(self, server_id: str) -> int:
-        return self._links[server_id].in_flight if server_id in self._links else 0
-
-    def lose(self, server_id: str) -> None:
-        """Answer 503 whatever the server was asked."""
-        if server_id in self._links:
-            self._links[server_id].fail()
-
-
-class _MemoryLink:
-    """A link whose entries arrive in the next turn of the loop, in order, as the copies that a network would make."""
-
-    def __init__(self, own: str, peer: str, kit: Kit) -> None:
-        self.peer = peer
-        self._own = own
-        self._kit = kit
-        self._pending: dict[int, tuple[Done, asyncio.TimerHandle]] = {}
-        self._ids = itertools.count(1)
-
-    def send(self, kind: int, fields: Entry, *, vital: bool = False) -> None:
-        self._carry((kind, 0, *fields))
-
-    def request(self, kind: int, fields: Entry, limit: float, done: Done) -> None:
-        request_id = next(self._ids)
-        self._carry((kind, request_id, *fields))
-        timer = asyncio.get_running_loop().call_later(limit, self.settle, request_id, 504, b"timed out")
-        self._pending[request_id] = done, timer
-
-    def answer(self, request_id: int, code: int, payload: bytes) -> None:
-        asyncio.get_running_loop().call_soon(self._answered, request_id, code, payload)
-
-    def settle(self, request_id: int, code: int, payload: bytes) -> None:
-        """Hand an answer to whoever asked, once."""
-        done, timer = self._pending.pop(request_id, (None, None))
-        if done is not None and timer is not None:
-            timer.cancel()
-            done(code, payload)
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._pending)
-
-    def fail(self) -> None:
-        """Answer 503 all that is under way."""
-        for request_id in list(self._pending):
-            self.settle(request_id, 503, f"{self.peer} is unavailable".encode())
-
-    def _cut(self) -> bool:
-        return not self._kit.lost.isdisjoint((self.peer, self._own))
-
-    def _carry(self, entry: Entry) -> None:
-        if self._cut():
-            raise Unavailable(f"{self.peer} is unavailable")
-        packed = msgpack.packb(entry)
-        asyncio.get_running_loop().call_soon(self._arrive, packed)
-
-    def _answered(self, request_id: int, code: int, payload: bytes) -> None:
-        if not self._cut():
-            back: Any = self._kit.nodes[self.peer].links.to(self._own)
-            back.settle(request_id, code, payload)
-
-    def _arrive(self, packed: bytes) -> None:
-        if self._cut():
-            return
-        peer = self._kit.nodes[self.peer]
-        back: Link = peer.links.to(self._own)
-        peer.apply(back, tuple(msgpack.unpackb(packed, strict_map_key=False)))
 
 
 def _body(message: Any) -> bytes:

@@ -4,10 +4,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from handlers.errors import NotFound
 
-__all__ = ["Member", "Members", "rendezvous"]
+__all__ = ["DRAINING", "RESTARTING", "SERVING", "Member", "Members", "rendezvous"]
+
+SERVING: Final = "serving"
+DRAINING: Final = "draining"
+"""It gets no new work: nothing is routed to it by its type. Whoever names it still reaches it."""
+RESTARTING: Final = "restarting"
+"""A new life of it is about to come, on purpose: it keeps its place, and what is meant for it waits. Backends only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +22,7 @@ class Member:
     """One server of the game. ``host`` and ``port`` are where clients reach it; a backend's are empty and 0.
 
     ``scheme`` is what clients speak there: ``ws`` (and plain TCP), ``wss`` (both within TLS) or ``udp``. ``weight`` is
-    its share where requests are dealt by weight.
+    its share where requests are dealt by weight. ``state`` is SERVING, DRAINING or RESTARTING, as the master says.
     """
 
     id: str
@@ -26,6 +33,7 @@ class Member:
     port: int = 0
     scheme: str = "ws"
     weight: int = 1
+    state: str = SERVING
 
     @property
     def url(self) -> str:
@@ -40,24 +48,30 @@ class Members:
     def __init__(self, members: Iterable[Member] = ()) -> None:
         self._by_id: dict[str, Member] = {}
         self._by_type: dict[str, tuple[str, ...]] = {}
+        self._workers: dict[str, tuple[str, ...]] = {}
         self.replace(members)
 
     def replace(self, members: Iterable[Member]) -> set[str]:
         """Take over a whole table; returns the ids that are in it no more."""
         before = set(self._by_id)
         self._by_id = {member.id: member for member in members}
-        types: dict[str, list[str]] = {}
-        for member in self._by_id.values():
-            types.setdefault(member.type, []).append(member.id)
-        self._by_type = {server_type: tuple(sorted(ids)) for server_type, ids in types.items()}
+        self._by_type = _sorted_ids(self._by_id.values())
+        self._workers = _sorted_ids(member for member in self._by_id.values() if member.state != DRAINING)
         return before - set(self._by_id)
 
     def ids(self, server_type: str) -> tuple[str, ...]:
-        """Return the ids of a type's servers, sorted; those that are down for a moment keep their place."""
+        """Return the ids of a type's servers that take new work, sorted: all but those that are drained.
+
+        Those that are down for a moment, or restarting, keep their place.
+        """
+        return self._workers.get(server_type, ())
+
+    def all_ids(self, server_type: str) -> tuple[str, ...]:
+        """Return the ids of all of a type's servers, sorted, those that are drained too: pushes go on."""
         return self._by_type.get(server_type, ())
 
     def of(self, server_type: str) -> list[Member]:
-        """Return a type's servers, in the order of their ids."""
+        """Return a type's servers that take new work, in the order of their ids."""
         return [self._by_id[server_id] for server_id in self.ids(server_type)]
 
     def get(self, server_id: str) -> Member:
@@ -72,6 +86,13 @@ class Members:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._by_id.values())
+
+
+def _sorted_ids(members: Iterable[Member]) -> dict[str, tuple[str, ...]]:
+    types: dict[str, list[str]] = {}
+    for member in members:
+        types.setdefault(member.type, []).append(member.id)
+    return {server_type: tuple(sorted(ids)) for server_type, ids in types.items()}
 
 
 def rendezvous(key: str, servers: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ import msgpack
 from handlers import deadline
 from handlers.app import App
 from handlers.caller import Caller
+from handlers.channel_remote import Edge
 from handlers.channels import ChannelService
 from handlers.closings import Closings
 from handlers.cron import wall_clock
@@ -31,7 +32,7 @@ from handlers.errors import (
     is_cancelled,
     pack_message,
 )
-from handlers.frontend import Edge, Frontend
+from handlers.frontend import Frontend
 from handlers.life import Life
 from handlers.link import (
     BROADCAST,
@@ -171,7 +172,7 @@ class Node:
         """Take note that the link to a server went down: what belonged to that life of it is gone."""
         self.server.channels.frontend_lost(server_id)
         if self.frontend is not None:
-            self.frontend.server_lost(server_id)
+            self.frontend.remote.server_lost(server_id)
         self.dispatcher.frontend_lost(server_id)
         self.closings.frontend_lost(server_id)
         self.reach.went_down(server_id)
@@ -188,14 +189,15 @@ class Node:
             CLOSED: self._session_closed,
         }
         if self.frontend is not None:
+            remote = self.frontend.remote
             table |= {
                 SESSION: self.frontend.session_operation,
-                JOIN: self.frontend.join,
-                LEAVE: self.frontend.leave,
-                DESTROY: self.frontend.destroy,
-                PUSH: self.frontend.push,
-                PUSH_TO: self.frontend.push_to,
-                BROADCAST: self.frontend.broadcast,
+                JOIN: remote.join,
+                LEAVE: remote.leave,
+                DESTROY: remote.destroy,
+                PUSH: remote.push,
+                PUSH_TO: remote.push_to,
+                BROADCAST: remote.broadcast,
             }
         return table | self.reach.table()
 
@@ -282,8 +284,11 @@ class Node:
         return ids
 
     def checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
-        """Return what a route function chose. Raises Unavailable when it is none of the servers."""
-        if server_id not in ids:
+        """Return what a route function chose. Raises Unavailable when it is none of the type's servers.
+
+        One that is drained may be chosen by a function that remembers it: work that is under way there goes on.
+        """
+        if server_id not in ids and server_id not in self.members.all_ids(server_type):
             raise Unavailable(f"the route function of {server_type} chose {server_id!r}, which is none of its servers")
         return str(server_id)
 
@@ -328,8 +333,8 @@ class Node:
         return self.ask_link(link, kind, fields, DEFAULT_TIMEOUT, f"the answer of {server_id}")
 
     def server_ids(self, server_type: str) -> tuple[str, ...]:
-        """Return the ids of a type's servers."""
-        return self.members.ids(server_type)
+        """Return the ids of all of a type's servers."""
+        return self.members.all_ids(server_type)
 
     def _to_frontend(self, server_id: str) -> Link:
         """Return the link to a frontend. Raises NotFound for a server that is none."""

@@ -62,7 +62,7 @@ class Server:
         return self._probe.lag
 
     def members(self, server_type: str) -> list[Member]:
-        """Return the game's servers of a type, in the order of their ids; a gate picks a connector from them."""
+        """Return the game's servers of a type that take new work, in the order of their ids; a gate picks from them."""
         return self._members.of(server_type)
 
     async def where(self, uid: str | int) -> list[str]:

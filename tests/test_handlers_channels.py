@@ -239,7 +239,7 @@ async def test_a_frontend_forgets_the_channels_of_a_lost_server() -> None:
         for number in (1, 2):
             kit.server(f"chat-{number}").channels.create("tea").add("alice", "connector-1")
         await kit.settle()
-        mirror = frontend_of(kit).mirror
+        mirror = frontend_of(kit).remote.mirror
         assert len(mirror) == 2
         kit.lose("chat-2")
         assert len(mirror) == 1
@@ -279,7 +279,7 @@ async def test_a_member_that_goes_while_it_is_added_is_none_in_the_end() -> None
         room.add("alice", "connector-1")
         await kit.settle()
         assert room.members() == []
-        assert len(frontend_of(kit).mirror) == 0
+        assert len(frontend_of(kit).remote.mirror) == 0
 
 
 @virtual
@@ -295,7 +295,7 @@ async def test_an_unconfirmed_member_is_taken_out_of_the_mirror_again() -> None:
         assert room.members() == []
         assert await heard(kit, alice) == [0]
         await kit.settle()
-        assert len(frontend_of(kit).mirror) == 0
+        assert len(frontend_of(kit).remote.mirror) == 0
 
 
 # -- the end of a channel
@@ -325,7 +325,7 @@ async def test_a_destroyed_channel_takes_no_members_and_no_pushes() -> None:
                 await pending
         await kit.settle()
         assert "tea" not in kit.server("chat-1").channels
-        assert len(frontend_of(kit).mirror) == 0
+        assert len(frontend_of(kit).remote.mirror) == 0
         assert alice.pushes == []
 
 
@@ -360,5 +360,5 @@ async def test_leaving_and_destroying_ask_nothing_of_a_frontend_that_is_going_do
         rooms[1].destroy()
         await kit.settle()
         assert rooms[0].members() == rooms[1].members() == []
-        assert len(frontend_of(kit, "connector-2").mirror) == 0
+        assert len(frontend_of(kit, "connector-2").remote.mirror) == 0
         assert spy.of(JOIN) == []

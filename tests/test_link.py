@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors import link as link_module
-from actors.link import CallFailed
 from actors.links import Links
+from actors.way import CallFailed
 from handlers.clock import run
 from handlers.errors import Unavailable
 from handlers.link import Entry, Link
