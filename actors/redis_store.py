@@ -100,6 +100,8 @@ class RedisStore:
             self._watched[key] = -1
         elif kind == UNWATCHED:
             self._watched.pop(key, None)
+            self._greet.discard(key)
+            self._reset.discard(key)
         if not self._behind:
             self._facts.append(fact)
             self._news.set()
