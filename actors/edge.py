@@ -30,6 +30,8 @@ class ClientEdge:
             udp=spec.transport == "udp",
         )
         self.frontend: Frontend
+        self.draining = False
+        """Whether ``GET /healthz`` is to say that no client should come here."""
         self._id = spec.id
         self._asks = app.handshake_hook is not None
 
@@ -56,7 +58,7 @@ class ClientEdge:
 
     def health(self) -> Mapping[str, Any]:
         """Return what ``GET /healthz`` tells."""
-        return {"ok": True, "id": self._id, "connections": len(self.listener.clients)}
+        return {"ok": not self.draining, "id": self._id, "connections": len(self.listener.clients)}
 
     async def _asked(self, client: Client, request: HandshakeRequest) -> HandshakeReply:
         handshake = Handshake(

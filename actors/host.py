@@ -5,18 +5,20 @@ import dataclasses
 import gc
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
+from actors.inspection import counts, inspection, resident_bytes
 from actors.links import Links
-from actors.loading import load_app
 from actors.membership import Registration
+from actors.stores import app_for, store_for
 from actors.way import Way
 from gateway import raise_open_file_limit
 from handlers import AppError
-from handlers.members import Member, Members
+from handlers.members import DRAINING, Member, Members
 from handlers.node import Node
 
 __all__ = ["Host", "MasterPort"]
@@ -25,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 RETRY = (0.5, 10.0)
 """Seconds between attempts to boot: the first pause, doubled up to the last."""
+DRAIN = 30.0
+"""Seconds for what runs to finish on a server that is drained."""
+LAST_ENTRIES = 1.0
+"""Seconds for what waits on links to be sent when the server stops."""
 ANY_HOST = ("", "0.0.0.0", "::")
 
 
@@ -70,6 +76,8 @@ class Host:
         self._open = False
         self._stopped = asyncio.Event()
         self._boot_task: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
+        self._since = time.time()
 
     # -- life
 
@@ -97,6 +105,31 @@ class Host:
         if self._node is not None:
             await self._node.life.before_stop()
 
+    async def drain(self, rate: float, reason: str) -> None:
+        """Let no client in any more, kick those who are in, ``rate`` a second, and let what runs finish.
+
+        A client is kicked after the answers to what it asked, for which it waits 2 s at most; see Frontend.drain. What
+        runs on a server has 30 s. Twice is once: another call waits for the first. Raises ValueError for a rate that
+        is not positive.
+        """
+        if not rate > 0:
+            raise ValueError(f"the rate is clients a second, more than 0: {rate!r}")
+        if self._drain_task is None:
+            self._drain_task = asyncio.get_running_loop().create_task(self._drain(rate, reason))
+        await asyncio.shield(self._drain_task)
+
+    async def _drain(self, rate: float, reason: str) -> None:
+        logger.info("%s: draining, %g clients a second: %s", self.spec.id, rate, reason)
+        if self._edge is not None:
+            self._edge.draining = True
+            self._edge.listener.shut()
+        if self._node is None:
+            return
+        if self._node.frontend is not None:
+            await self._node.frontend.drain(rate, reason)
+        if not await self._node.finish(DRAIN):
+            logger.warning("%s: not everything was done %g s after the drain", self.spec.id, DRAIN)
+
     async def stop(self, reason: str = "server stopping") -> None:
         """Run the before-stop hooks, kick the clients with a reason, let requests finish, run the stop hooks."""
         logger.info("%s: stopping", self.spec.id)
@@ -107,6 +140,8 @@ class Host:
             await self._edge.listener.close(reason)
         if self._node is not None:
             await self._node.stop()
+        # What was pushed last is on its way before the links end.
+        await self._links.all_quiet(LAST_ENTRIES)
         await self._links.close()
         self._stopped.set()
 
@@ -129,24 +164,54 @@ class Host:
             if self._node is not None:
                 self._node.lost(link.peer)
 
+    async def quiet(self, server_id: str, limit: float) -> bool:
+        """Wait up to ``limit`` seconds until nothing from here to a server is under way; tell whether it is so.
+
+        Nothing: no request unanswered, but for those that are held, and no entry that waits or is being carried.
+        """
+        return await self._links.quiet(server_id, limit)
+
+    def kick(self, uid: str, reason: str) -> int:
+        """Close every session of a uid here after telling the clients; returns how many there were."""
+        frontend = self._node.frontend if self._node is not None else None
+        return frontend.sessions.kick_uid(uid, reason) if frontend is not None else 0
+
     def report(self) -> Member | None:
         """Return this server as others should know it, None while it boots; a restarted master asks."""
         return self._member
 
     def describe(self) -> dict[str, Any]:
         """Return what an operator wants to know of this server."""
-        frontend = self._node.frontend if self._node is not None else None
+        node = self._node
         return {
             "id": self.spec.id,
             "type": self.spec.type,
             "pid": os.getpid(),
+            "incarnation": self._member.incarnation if self._member else 0,
+            "state": self._state(),
+            "uptime": time.time() - self._since,
+            "rss": resident_bytes(),
+            "lag": node.server.lag if node else 0.0,
             "url": self._member.url if self._member else "",
             "connections": len(self._edge.listener.clients) if self._edge else 0,
-            "sessions": len(frontend.sessions) if frontend else 0,
-            "logged_in": frontend.sessions.logged_in if frontend else 0,
-            "channels": self._node.server.channels.names() if self._node else [],
+            **counts(node.frontend if node else None),
+            "channels": len(node.server.channels) if node else 0,
             "links": self._links.describe(),
         }
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what ``describe`` does, and the sessions, channels and mirrors: 1000 of each, with a count of all."""
+        return self.describe() | (inspection(self._node) if self._node is not None else {})
+
+    def _state(self) -> str:
+        if self._stopped.is_set():
+            return "stopped"
+        if self._member is None:
+            return "booting"
+        if self._drain_task is not None:
+            return DRAINING
+        # The table has it from the master; before the game opens nobody is in it.
+        return self._members.get(self.spec.id).state if self.spec.id in self._members else self._member.state
 
     # -- boot
 
@@ -176,7 +241,7 @@ class Host:
             logger.exception("%s: what the failed boot had begun could not be ended", self.spec.id)
 
     async def _boot(self) -> None:
-        app = load_app(self._game.folder, self._game.app, self._game.server_types)
+        app = app_for(self.spec, self._game)
         registration = await self._master.register(self.spec.id)
         self._members.replace(registration.members)
         port = 0
@@ -203,11 +268,13 @@ class Host:
             settings=self.spec.settings,
             game_settings=self.spec.game_settings,
             edge=self._edge,
+            directory=self._game.directory,
+            store=store_for(member, self._game),
         )
         if self._edge is not None and node.frontend is not None:
             self._edge.frontend = node.frontend
         await node.life.before_start()
-        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost)
+        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost, greeted=node.greeted)
         await node.start()
         # Only now is there a server for others, and for a restarted master.
         self._member = member

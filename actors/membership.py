@@ -14,11 +14,15 @@ KEPT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a server is told when it begins a life: its incarnation, the port to take, and who else is there."""
+    """What a server is told when it begins a life: its incarnation, the port to take, and who else is there.
+
+    ``restarted`` says that it had an earlier life, which had booted: frontends may know members of its channels.
+    """
 
     incarnation: int
     port: int
     members: tuple[Member, ...]
+    restarted: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Membership:
             incarnation=record.incarnation,
             port=record.port or record.spec.port,
             members=tuple(self.members()),
+            restarted=record.member is not None,
         )
 
     def booted(self, member: Member) -> bool:

@@ -54,6 +54,18 @@ class _Server:
         """Run the before-stop hooks, while all still serve; for the master."""
         await self._host.before_stop()
 
+    async def quiet(self, server_id: str, limit: float) -> bool:
+        """Wait until nothing from here to a server is under way; for the master, before it ends that server."""
+        return await self._host.quiet(server_id, limit)
+
+    async def drain(self, rate: float, reason: str) -> None:
+        """Send the clients away and let what runs finish; for the master."""
+        await self._host.drain(rate, reason)
+
+    async def kick(self, uid: str, reason: str) -> int:
+        """Close every session of a uid here; returns how many there were. For operators."""
+        return self._host.kick(uid, reason)
+
     async def stop(self) -> None:
         """End the server's work, not its process; for the master."""
         await self._host.stop()
@@ -67,8 +79,12 @@ class _Server:
         return self._host.report()
 
     async def describe(self) -> dict[str, Any]:
-        """Return the server's state, for operators."""
+        """Return the server's state in numbers, for operators."""
         return self._host.describe()
+
+    async def inspect(self) -> dict[str, Any]:
+        """Return the server's state and what is inside, for operators."""
+        return self._host.inspect()
 
     def __repr__(self) -> str:
         return self._label

@@ -37,6 +37,10 @@ class Wire(Protocol):
     def send_frame(self, frame: Frame) -> None:
         """Queue one package that many clients get."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes queued that the socket has not taken."""
+
     def close(self, code: int) -> None:
         """Close in order, after all that was queued. `code` is a WebSocket close code, for those that have one."""
 
@@ -78,6 +82,11 @@ class Client:
     def closed(self) -> bool:
         """Whether the client is gone, or going: nothing sent now can reach it."""
         return self._connection.state is State.CLOSED
+
+    @property
+    def waiting(self) -> int:
+        """Bytes queued for the client that it has not taken yet."""
+        return self._wire.waiting
 
     def send(self, frame: Frame) -> None:
         """Send a push made by `Listener.encode_push`; dropped unless the client is WORKING, as in pomelo."""

@@ -175,6 +175,11 @@ class Peer:
         """Send a package that many clients get."""
         self.send_package(frame.package)
 
+    @property
+    def waiting(self) -> int:
+        """Always 0: what the socket does not take is lost."""
+        return 0
+
     def close(self, code: int) -> None:
         """Forget the peer; UDP has no farewell."""
         self._port.forget(self)

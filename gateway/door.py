@@ -100,7 +100,7 @@ class Door(Guest):
         if opening is Opening.HTTP:
             self._hand_over(Exchange(self._hub, self._transport, self._address, self._accepted), data)
         elif self._hub.full:
-            logger.info("%s: refuse %s:%s: too many connections", self._hub.name, *self._address)
+            logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._transport.abort()
         else:
             self._hand_over(Stream(self._hub, self._transport, self._address, self._accepted), data)

@@ -117,7 +117,7 @@ class Exchange(Guest):
 
     def _upgrade(self, core: ServerProtocol, request: Request, rest: bytes) -> None:
         if self._hub.full:
-            logger.info("%s: refuse %s:%s: too many connections", self._hub.name, *self._address)
+            logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._answer(error_answer(HTTPStatus.SERVICE_UNAVAILABLE))
             return
         core.send_response(core.accept(request))

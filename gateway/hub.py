@@ -71,6 +71,8 @@ class Hub:
         self.clients: set[Client] = set()
         self.guests: set[Guest] = set()
         self.wires: set[Entry] = set()
+        #: Whether nobody may come in any more.
+        self.shut = False
         self.hooks: set[asyncio.Task[Any]] = set()
         #: HTTP answers being read from disk or still on their way.
         self.answers = 0
@@ -79,7 +81,12 @@ class Hub:
     @property
     def full(self) -> bool:
         """Whether no further client may come in."""
-        return len(self.wires) >= self.limits.connections
+        return self.shut or len(self.wires) >= self.limits.connections
+
+    @property
+    def refusal(self) -> str:
+        """Why no further client may come in, for the log."""
+        return "the server is drained" if self.shut else "too many connections"
 
     @property
     def crowded(self) -> bool:

@@ -71,6 +71,7 @@ class Listener:
         self._denied = Networks(denied)
         self._port: Port = UdpPort() if udp else TcpPort()
         self._bound = False
+        self._shut = False
         self._hub: Hub | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -107,6 +108,7 @@ class Listener:
             denied=self._denied,
             idle=self._port.idle,
         )
+        hub.shut = self._shut
         await self._port.open(hub)
         self._hub = hub
 
@@ -120,6 +122,15 @@ class Listener:
         self._denied = Networks(networks)
         if self._hub is not None:
             self._hub.denied = self._denied
+
+    def shut(self) -> None:
+        """Let nobody in any more; those who are in stay, and the port stays taken. Nothing opens it again.
+
+        Who comes by WebSocket is answered 503, others are dropped; HTTP is served as before.
+        """
+        self._shut = True
+        if self._hub is not None:
+            self._hub.shut = True
 
     async def close(self, reason: str | None) -> None:
         """Stop accepting, send every client a KICK with this reason (None: no KICK), and close them all.

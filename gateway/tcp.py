@@ -65,6 +65,11 @@ class TcpWire(asyncio.Protocol, ABC):
     def send_frame(self, frame: Frame) -> None:
         """Queue a frame that many clients get."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes queued that the socket has not taken."""
+        return self._transport.get_write_buffer_size() + (self._size if self.pending is not None else 0)
+
     @abstractmethod
     def close(self, code: int) -> None:
         """Close in order."""

@@ -98,6 +98,10 @@ class Channel:
         member = uid_text(uid)
         return [frontend_id for frontend_id, group in self._groups.items() if member in group]
 
+    def counts(self) -> dict[str, int]:
+        """Return how many members there are at each frontend."""
+        return {frontend_id: len(group) for frontend_id, group in self._groups.items()}
+
     def __len__(self) -> int:
         if len(self._groups) == 1:
             return len(next(iter(self._groups.values())))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 from handlers.app import App, Handler
@@ -125,6 +125,11 @@ class Dispatcher:
     def running(self) -> int:
         """How many sessions and concurrent requests are being served now."""
         return len(self._tasks)
+
+    @property
+    def tasks(self) -> Collection[asyncio.Task[None]]:
+        """What runs now."""
+        return self._tasks
 
     async def stop(self, grace: float) -> None:
         """Wait up to ``grace`` seconds for what runs, then cancel it; the cancelled are answered 503."""

@@ -19,6 +19,7 @@ from handlers.body import encode_body, encode_error
 from handlers.chain import run_after, run_before, run_on_error
 from handlers.channel_remote import ChannelRemote, Edge
 from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
+from handlers.farewell import send_away
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
@@ -103,6 +104,11 @@ class Frontend:
 
         Messages of one session are put on links in the order in which they were taken.
         """
+        if request_id:
+            session.unanswered += 1
+        if session.leaving is not None:
+            self._refuse(session, request_id, 503, "the server is restarting")
+            return
         if self._rate is not None and self._held_back(self._rate, session, request_id):
             return
         handler = self._app.handlers.get(route) if route is not None else None
@@ -131,8 +137,16 @@ class Frontend:
         if self._node.id not in session.served:
             self._node.session_closed(self._node.id, *fields)
 
+    async def drain(self, rate: float, reason: str) -> None:
+        """Kick every client with a reason, ``rate`` of them a second, each after its last answer; see send_away.
+
+        What push schedulers hold is handed over, and nothing is held any more.
+        """
+        self.close()
+        await send_away(self.sessions, rate, reason)
+
     def close(self) -> None:
-        """Hand over what the push schedulers hold. Called once, when the server stops."""
+        """Hand over what the push schedulers hold; they hold nothing from now on. For a stop or a drain."""
         (self._schedulers or self.scheduler).close()
 
     # -- what other servers ask (pomelo's SessionRemote)
@@ -247,7 +261,7 @@ class Frontend:
     def _respond(self, session: FrontendSession, request_id: int, code: int, payload: bytes) -> None:
         if code:
             payload = encode_error(code, payload.decode(errors="replace"))
-        self.scheduler.respond(session.client, request_id, payload)
+        self._answer(session, request_id, payload)
 
     def _respond_filtered(
         self, session: FrontendSession, request_id: int, request: Request, code: int, payload: bytes
@@ -269,9 +283,15 @@ class Frontend:
 
     def _refuse(self, session: FrontendSession, request_id: int, code: int, message: str) -> None:
         if request_id:
-            self.scheduler.respond(session.client, request_id, encode_error(code, message))
+            self._answer(session, request_id, encode_error(code, message))
         else:
             logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
+
+    def _answer(self, session: FrontendSession, request_id: int, body: bytes) -> None:
+        self.scheduler.respond(session.client, request_id, body)
+        session.unanswered -= 1
+        if session.leaving is not None and not session.unanswered and not session.closed:
+            session.client.kick(session.leaving)
 
     def _run_hooks(self, hooks: list[Callable[..., Any]], session: FrontendSession, uid: str | None) -> None:
         """Have hooks run that are told of a session, beside the requests."""

@@ -23,6 +23,10 @@ class Client(Protocol):
     def address(self) -> tuple[str, int]:
         """Its host and port; those of the client also behind trusted proxies."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that it has not taken yet."""
+
     def send(self, frame: Any) -> None:
         """Queue a push that was encoded for many."""
 
@@ -36,12 +40,27 @@ class Client(Protocol):
 class FrontendSession:
     """One client's session: its uid, its values, and the connection to write to."""
 
-    __slots__ = ("_packed", "bound_at", "client", "closed", "id", "inbox", "served", "uid", "values")
+    __slots__ = (
+        "_packed",
+        "bound_at",
+        "client",
+        "closed",
+        "id",
+        "inbox",
+        "leaving",
+        "served",
+        "since",
+        "uid",
+        "unanswered",
+        "values",
+    )
 
     def __init__(self, session_id: int, client: Client) -> None:
         self.id = session_id
         self.client = client
         self.uid: str | None = None
+        self.since = time.time()
+        """When it was opened, seconds since the epoch."""
         self.bound_at = 0.0
         """When it got its uid, seconds since the epoch."""
         self.values: dict[str, Any] = {}
@@ -50,6 +69,10 @@ class FrontendSession:
         """The ids of the servers that dealt with the session, to be told when it closes."""
         self.inbox: deque[Any] | None = None
         """Messages not yet routed, while an earlier one waits for a filter or route function; else None."""
+        self.unanswered = 0
+        """How many requests were taken and not answered yet."""
+        self.leaving: str | None = None
+        """The reason with which it is kicked once they are answered; None while it stays."""
         self._packed: bytes | None = b""
 
     @property
@@ -156,10 +179,10 @@ class SessionService:
 
     def kick_uid(self, uid: str, reason: str) -> int:
         """Close every session of a uid on this frontend after telling the clients; returns how many there were."""
-        sessions = list(self.by_uid.get(uid, ()))
-        for session in sessions:
+        kicked = list(self.by_uid.get(uid, ()))
+        for session in kicked:
             session.client.kick(reason)
-        return len(sessions)
+        return len(kicked)
 
     def bound(self) -> Iterator[FrontendSession]:
         """Iterate over the sessions that have a uid."""

@@ -114,7 +114,7 @@ class Kit:
         for node in self.nodes.values():
             await node.start()
         for one, other in itertools.permutations(self.nodes, 2):
-            self.nodes[one].came_up(other)
+            self.nodes[one].greeted(other, self._members[other].incarnation)
         hooks = [node.life.all_started() for node in self.nodes.values()]
         await asyncio.gather(*filter(None, hooks))
         return self
@@ -171,8 +171,8 @@ class Kit:
         await node.start()
         for other in self.nodes.keys() - self.lost - {server_id}:
             self._links[other].renew(server_id)
-            node.came_up(other)
-            self.nodes[other].came_up(server_id)
+            node.greeted(other, self._members[other].incarnation)
+            self.nodes[other].greeted(server_id, member.incarnation)
 
     def joined(self, one: str, other: str) -> bool:
         """Tell whether the link between two servers is up."""
@@ -190,7 +190,7 @@ class Kit:
         self.apart.discard(frozenset((one, other)))
         for own, peer in ((one, other), (other, one)):
             self._links[own].renew(peer)
-            self.nodes[own].came_up(peer)
+            self.nodes[own].greeted(peer, self._members[peer].incarnation)
 
     async def settle(self) -> None:
         """Wait until everything that can happen now, without time passing, has happened."""
@@ -210,6 +210,7 @@ class KitClient:
         self.kicked: str | None = None
         """The reason of the kick that closed the connection."""
         self.closed = False
+        self.waiting = 0
         self.session: FrontendSession
         self._node = node
         self._unread: dict[str, deque[Any]] = {}

@@ -54,6 +54,10 @@ class Mirror:
         for place in [place for place in self._members if place[0] == server_id]:
             self.destroy(*place)
 
+    def counts(self) -> list[tuple[str, str, int]]:
+        """Return each channel: its server's id, its name, and how many members it has here."""
+        return [(server_id, channel, len(members)) for (server_id, channel), members in self._members.items()]
+
     def __len__(self) -> int:
         return len(self._members)
 

@@ -134,6 +134,16 @@ class Node:
         await self.reach.start()
         await self.life.start()
 
+    async def finish(self, limit: float) -> bool:
+        """Wait up to ``limit`` seconds until nothing runs here, handlers, remotes and hooks; tell whether it is so."""
+        end = asyncio.get_running_loop().time() + limit
+        while tasks := {*self.dispatcher.tasks, *self._tasks}:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            await asyncio.wait(tasks, timeout=left)
+        return True
+
     async def stop(self, grace: float = 3.0) -> None:
         """Let running requests finish for up to ``grace`` seconds, run the stop hooks, end every task.
 
@@ -177,8 +187,8 @@ class Node:
         self.closings.frontend_lost(server_id)
         self.reach.went_down(server_id)
 
-    def came_up(self, server_id: str) -> None:
-        """Take note that the link to a server came up, or began anew: nothing was said on it since ``lost``."""
+    def greeted(self, server_id: str, incarnation: int) -> None:
+        """Take note that a conversation with a server in that life of it begins; nothing has been said in it yet."""
         self.reach.came_up(server_id)
 
     def _entry_table(self) -> dict[int, Callable[..., None]]:

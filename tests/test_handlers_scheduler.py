@@ -14,6 +14,7 @@ class Ears:
     """A client that notes what it gets and when."""
 
     address = ("127.0.0.1", 1)
+    waiting = 0
 
     def __init__(self) -> None:
         self.heard: list[Any] = []

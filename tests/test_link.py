@@ -26,7 +26,8 @@ class Peer:
         self.name = name
         self.noted: list[Any] = []
         self.lost: list[str] = []
-        self.links = Links(Members([Member(id=i, type="t") for i in "abc"]), lambda peer: _Way(network, name, peer))
+        self.members = Members([Member(id=i, type="t") for i in "abc"])
+        self.links = Links(self.members, lambda peer: _Way(network, name, peer))
         self.links.begin(name, incarnation, apply=self.apply, lost=self.lost.append)
         network.peers[name] = self
 

@@ -90,7 +90,7 @@ async def test_a_push_reaches_users_wherever_they_are_and_tells_who_was_not_reac
         await soon(partial(cluster.server().where, "both"), ["c-1", "c-2"])
         await soon(partial(cluster.server().where, "u9"), ["c-2"])
         for number, asker in enumerate(("b-1", "c-1")):
-            uids = ["nobody", *(f"u{n}" for n in range(10)), "both", "nobody", 5]
+            uids: list[str | int] = ["nobody", *(f"u{n}" for n in range(10)), "both", "nobody", 5]
             assert await cluster.server(asker).push_to_users(uids, "on", number) == ["nobody", "5"]
         for client in [*clients, *both]:
             await soon(partial(bodies, client), [0, 1])
@@ -138,7 +138,7 @@ async def test_of_logins_that_race_on_two_frontends_exactly_one_session_survives
             return [n for n, client in enumerate(logins[uid]) if not client.closed]
 
         for uid in logins:
-            await soon(lambda uid=uid: len(alive(uid)), 1)
+            await soon(lambda: len(alive(uid)), 1)  # noqa: B023 - read before the next one
         for uid, clients in logins.items():
             places = await cluster.server().where(uid)
             assert places == [clients[alive(uid)[0]]._node.id]

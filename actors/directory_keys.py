@@ -1,0 +1,38 @@
+"""What can be wrong with the key ``directory`` of ``servers.yaml``. Pure."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["directory_mistakes"]
+
+SHARDS = 64
+SCHEMES = ("redis", "rediss", "unix")
+INTERVAL = (0.05, 60.0)
+"""Seconds for which joins and leaves may be gathered."""
+
+
+def directory_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the field and the mistake for each that there is in values of the right types.
+
+    A URL's text is never told: it may hold a password.
+    """
+    shortest, longest = INTERVAL
+    if not shortest <= values.get("presence_interval", 1.0) <= longest:
+        yield "presence_interval", f"{shortest:g} to {longest:g} seconds"
+    if not 1 <= values.get("shards", 1) <= SHARDS:
+        yield "shards", f"1 to {SHARDS}"
+    if values.get("store", "embedded") == "embedded":
+        for field in ("url", "prefix"):
+            if field in values:
+                yield field, "it is for store: redis"
+        return
+    if "shards" in values:
+        yield "shards", "it is for store: embedded"
+    if "url" not in values:
+        yield "url", 'the address of the redis server is expected, as "redis://host:6379/0"'
+    elif urlsplit(values["url"]).scheme not in SCHEMES:
+        yield "url", f"it begins with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+    if importlib.util.find_spec("redis") is None:
+        yield "store", "the package redis is not installed: pip install 'pummelo[redis]'"
