@@ -4,7 +4,8 @@ Keys, after a prefix, in the manner of pomelo's status and global channel plugin
 
     known               set of every frontend that has told something
     alive:<frontend>    its generation; expires unless it is refreshed: without it nothing of that frontend counts
-    online:<uid>        hash of frontend to "<1 where sessions are single> <since when>"      (pomelo: set of frontends)
+    online:<uid>        hash of frontend to "<kind> <since when>"; the kind is 1 where sessions are single, 2 where these
+                        are to be ended, else 0                                                 (pomelo: set of frontends)
     channel:<channel>:<frontend>   hash of uid to metadata, the members there                   (pomelo: set of uids)
     frontends:<channel> set of the frontends with members
     places:<channel>    hash of uid to the number of frontends where it is a member
@@ -156,6 +157,7 @@ local f, single, live = ARGV[2], ARGV[4], ARGV[5] == '1'
 if redis.call('GET', P..'alive:'..f) ~= ARGV[3] then return false end
 local losers = {}
 local function lose(frontend, uid, since)
+  redis.call('HSET', P..'online:'..uid, frontend, '2 '..since)
   table.insert(losers, frontend)
   table.insert(losers, uid)
   table.insert(losers, since)
@@ -166,11 +168,13 @@ local function online(u, since)
   if single ~= '1' then return end
   local places = redis.call('HGETALL', P..'online:'..u)
   for i = 1, #places, 2 do
-    local other, theirs = places[i], string.match(places[i + 1], '^1 (.*)')
-    if other ~= f and theirs and alive(other) then
+    local other, state, theirs = places[i], string.match(places[i + 1], '^(%d) (.*)')
+    if other ~= f and state ~= '0' and alive(other) then
       local mine, its = tonumber(since), tonumber(theirs)
-      -- A login as it happens comes after all before it; where the order was not seen the clocks say it.
-      if live or its < mine or (its == mine and other < f) then lose(other, u, theirs) else lose(f, u, since) end
+      -- A login as it happens comes after all before it; where the order was not seen the clocks say it. One that has
+      -- lost once cannot win: both would end, where clocks contradict what was seen.
+      if live or state == '2' or its < mine or (its == mine and other < f) then lose(other, u, theirs)
+      else lose(f, u, since) end
     end
   end
 end

@@ -22,6 +22,7 @@ class _Told:
     def __init__(self, single: bool) -> None:
         self.single = single
         self.uids: dict[str, float] = {}
+        """Since when each is there; negative where these sessions are to be ended, as told to the frontend."""
         self.channels: dict[str, dict[str, bytes]] = {}
         self.watched: set[str] = set()
 
@@ -57,7 +58,7 @@ class Directory:
             return []
         if fact[0] == ONLINE:
             told.uids[fact[1]] = fact[2]
-            return list(self._rivals(frontend_id, fact[1]))
+            return [self._lost(other, fact[1]) for other in self._rivals(frontend_id, fact[1])]
         if fact[0] == OFFLINE:
             told.uids.pop(fact[1], None)
         else:
@@ -204,15 +205,22 @@ class Directory:
     def _elsewhere(self, frontend_id: str, channel: str, uid: str) -> bool:
         return any(f != frontend_id and uid in told.channels.get(channel, ()) for f, told in self._frontends.items())
 
-    def _rivals(self, frontend_id: str, uid: str) -> Iterator[Loser]:
-        """Yield the other frontends with single sessions that have the user, with since when."""
-        if self._frontends[frontend_id].single:
-            for other, told in self._frontends.items():
-                if other != frontend_id and told.single and uid in told.uids:
-                    yield other, uid, told.uids[uid]
+    def _rivals(self, frontend_id: str, uid: str) -> list[str]:
+        """Return the other frontends with single sessions that have the user."""
+        if not self._frontends[frontend_id].single:
+            return []
+        tables = self._frontends.items()
+        return [other for other, told in tables if other != frontend_id and told.single and uid in told.uids]
 
     def _contest(self, frontend_id: str, uid: str, stamp: float) -> Iterator[Loser]:
         """Yield who loses where the order of logins was not seen."""
-        for other, _, since in self._rivals(frontend_id, uid):
-            lost = min((stamp, frontend_id), (since, other))
-            yield lost[1], uid, lost[0]
+        for other in self._rivals(frontend_id, uid):
+            since = self._frontends[other].uids[uid]
+            # One that has lost once cannot win: both would end, where clocks contradict what was seen.
+            yield self._lost(other if (since, other) < (stamp, frontend_id) else frontend_id, uid)
+
+    def _lost(self, frontend_id: str, uid: str) -> Loser:
+        uids = self._frontends[frontend_id].uids
+        until = abs(uids[uid])
+        uids[uid] = -until
+        return frontend_id, uid, until

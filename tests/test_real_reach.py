@@ -25,12 +25,12 @@ STORES = ["embedded", "redis"]
 def reach(request: pytest.FixtureRequest) -> Iterator[RunningGame]:
     """A game with two frontends that allow several sessions, two that do not, and two back servers."""
     if request.param == "embedded":
-        with RunningGame(ROOT / "tests" / "reach" / "servers.yaml") as running:
+        with RunningGame(ROOT / "tests" / "reach" / "servers.yaml", ready=180) as running:
             yield running
         return
     with (
         RedisServer() as server,
-        RunningGame(ROOT / "tests" / "reach" / "redis.yaml", env={"REACH_REDIS": server.url}) as running,
+        RunningGame(ROOT / "tests" / "reach" / "redis.yaml", env={"REACH_REDIS": server.url}, ready=180) as running,
     ):
         running.redis = server  # type: ignore[attr-defined]
         yield running
