@@ -4,9 +4,9 @@ Keys, after a prefix, in the manner of pomelo's status and global channel plugin
 
     known               set of every frontend that has told something
     alive:<frontend>    its generation; expires unless it is refreshed: without it nothing of that frontend counts
-    online:<uid>        hash of frontend to "<kind> <since when>"; the kind is 1 where sessions are single, 2 where these
-                        are to be ended, else 0                                                 (pomelo: set of frontends)
-    channel:<channel>:<frontend>   hash of uid to metadata, the members there                   (pomelo: set of uids)
+    online:<uid>        hash of frontend to "<kind> <since when>" (pomelo: a set of frontends); the kind is 1 where
+                        sessions are single, 2 where these are to be ended, else 0
+    channel:<channel>:<frontend>   hash of uid to metadata, the members there (pomelo: a set of uids)
     frontends:<channel> set of the frontends with members
     places:<channel>    hash of uid to the number of frontends where it is a member
     watched:<channel>   set of the frontends that watch; only where there are some, changes are logged

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -197,12 +198,10 @@ def end_store(game: RunningGame) -> None:
         server.start()
         return
 
-    def shard() -> int:
-        found = [pid for pid, line in game.processes().items() if line.startswith("ray::") and "irectory-1" in line]
-        return found[0] if len(found) == 1 else 0
+    def shard() -> list[str]:
+        return re.findall(r"\(directory-1 \(directory\) pid=(\d+)\)", game.stderr())
 
-    pid = eventually(shard)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(int(eventually(shard)[-1]), signal.SIGKILL)
 
 
 def test_a_store_that_is_killed_knows_all_again_and_pushes_did_not_need_it(reach: RunningGame) -> None:
