@@ -183,6 +183,11 @@ class GlobalChannels:
         self._configured = configured
         self._made = functools.lru_cache(1024)(lambda name: GlobalChannel(name, port, store))
 
+    @property
+    def available(self) -> bool:
+        """Whether the game has a directory."""
+        return self._configured
+
     def create(self, name: str) -> GlobalChannel:
         """Return the channel of that name. It needs no making, so this is ``get``, named as in ``server.channels``."""
         return self.get(name)
