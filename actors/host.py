@@ -47,11 +47,16 @@ class MasterPort(Protocol):
         """Tell that a boot failed; another follows."""
 
 
+def _live_on() -> None:
+    """Leave the process as it is: for a server that is one of several in it."""
+
+
 class Host:
     """One server from boot to stop.
 
     ``connect(peer)`` returns the way to a peer; ``node_host`` is this machine's address for clients when the
-    listener is bound to every address and nothing is advertised.
+    listener is bound to every address and nothing is advertised. ``end`` ends the process; it is called when a later
+    life of this server turns out to be there.
     """
 
     def __init__(
@@ -62,12 +67,15 @@ class Host:
         connect: Callable[[str], Way],
         *,
         node_host: str = "127.0.0.1",
+        end: Callable[[], None] = _live_on,
     ) -> None:
         self.spec = spec
         self._game = game
         self._master = master
         self._connect = connect
         self._node_host = node_host
+        self._end = end
+        self._ending: asyncio.Task[None] | None = None
         self._members = Members()
         self._links = Links(self._members, connect)
         self._node: Node | None = None
@@ -94,6 +102,8 @@ class Host:
             return
         self._open = True
         self._links.greet(member.id for member in self._members)
+        if self._node is not None:
+            await self._node.rebuilt()
         if self._edge is not None:
             await self._edge.listener.open()
         if self._node is not None:
@@ -145,6 +155,23 @@ class Host:
         await self._links.close()
         self._stopped.set()
 
+    def _outlived(self) -> None:
+        """End this life: a later one of this server has taken its place while this one was cut off, or stood still."""
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end_outlived())
+
+    async def _end_outlived(self) -> None:
+        logger.error("%s: a later life of this server is there; this one ends", self.spec.id)
+        try:
+            if self._boot_task is not None:
+                self._boot_task.cancel()
+            if self._edge is not None:
+                await self._edge.listener.close("server restarted, please reconnect")
+            # No stop hooks: what they would save is older than what the later life has.
+            await self._links.close()
+        finally:
+            self._end()
+
     async def ended(self) -> None:
         """Return when the server has stopped on purpose."""
         await self._stopped.wait()
@@ -158,11 +185,15 @@ class Host:
     async def update(self, members: Iterable[Member]) -> None:
         """Take over the master's table of servers."""
         gone = self._members.replace(members)
+        own = self._member
+        if own is not None and own.id in self._members and self._members.get(own.id).incarnation > own.incarnation:
+            self._outlived()
         self._links.update()
         for link in self._links.forget(gone):
             await link.close()
-            if self._node is not None:
-                self._node.lost(link.peer)
+        if self._node is not None:
+            for server_id in gone:
+                self._node.gone(server_id)
 
     async def quiet(self, server_id: str, limit: float) -> bool:
         """Wait up to ``limit`` seconds until nothing from here to a server is under way; tell whether it is so.
@@ -270,11 +301,19 @@ class Host:
             edge=self._edge,
             directory=self._game.directory,
             store=store_for(member, self._game),
+            restarted=registration.restarted,
         )
         if self._edge is not None and node.frontend is not None:
             self._edge.frontend = node.frontend
         await node.life.before_start()
-        self._links.begin(member.id, member.incarnation, apply=node.apply, lost=node.lost, greeted=node.greeted)
+        self._links.begin(
+            member.id,
+            member.incarnation,
+            apply=node.apply,
+            lost=node.lost,
+            greeted=node.came_up,
+            outlived=self._outlived,
+        )
         await node.start()
         # Only now is there a server for others, and for a restarted master.
         self._member = member

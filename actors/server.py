@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from typing import Any
 
@@ -32,6 +33,7 @@ class _Server:
             _RayMaster(master, self._handles),
             self._handles.connect,
             node_host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            end=_end_process,
         )
         self._host.boot()
 
@@ -122,6 +124,16 @@ class _RayMaster:
                 return await getattr(self._handle, method).remote(*arguments)
             except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
+
+
+def _end_process() -> None:
+    """End this process at once.
+
+    Not by way of Ray: an actor that Ray has restarted elsewhere is none of its own any more, and must just end. Where
+    it is Ray's after all, Ray starts it again, which is what a server needs that believes itself to be an old life.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 def configure_logging(level: str) -> None:

@@ -95,6 +95,10 @@ class App:
         self.on_start = self._hook("a start hook")
         """``hook(server)``, when the server can reach others, before it serves clients; pomelo's ``afterStartup``. If
         one raises, the server does not start."""
+        self.on_rebuilt = self._hook("a rebuilt hook")
+        """``hook(server)``, in a later life of a server, when the frontends have told it the members of the channels
+        that its earlier life made, before its first request: to see who is where, and to tell them what was lost. A
+        channel without members is not there. One that raises is logged. pomelo forgets the channels."""
         self.on_all_started = self._hook("an all-started hook")
         """``hook(server)``, once all servers of the game have started, beside the first requests; on a server that
         starts later, when it serves. pomelo's ``afterStartAll``. One that raises is logged."""

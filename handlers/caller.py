@@ -63,7 +63,7 @@ class Caller:
         node = self._node
         request = Request(route, key, packed) if isinstance(key, Session) else None
         if request is not None and not avoid:
-            return await node.pick_for(server_type, request)
+            return await node.router.pick_for(server_type, request)
         ids = node.members.ids(server_type)
         if not ids:
             raise Unavailable(f"there is no {server_type} server")
@@ -71,9 +71,9 @@ class Caller:
         function = node.app.route_function(server_type)
         if request is not None and function is not None:
             picked = function(request, ids)
-            return node.checked(server_type, await picked if inspect.isawaitable(picked) else picked, ids)
+            return node.router.checked(server_type, await picked if inspect.isawaitable(picked) else picked, ids)
         uid, spare = (key, 0) if isinstance(key, str) else (key.uid, key.id)
-        policy = node.policies[server_type]
+        policy = node.router.policies[server_type]
         if policy is not None:
             return choose(policy, uid, spare, ids, node.links.up)
         return rendezvous(str(spare) if uid is None else uid, ids)

@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
 
+from handlers.errors import NotFound, Unavailable
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
-from handlers.link import LEFT, Link
+from handlers.link import LEFT, MIRROR, MIRRORED, Link
 from handlers.mirror import Mirror
+from handlers.rpc import DEFAULT_TIMEOUT
 from handlers.scheduler import PushScheduler, Schedulers
 from handlers.session import Session
 
@@ -101,9 +104,26 @@ class ChannelRemote:
         for server_id, places in self.mirror.forget_user(uid).items():
             self._node.tell_if_up(server_id, LEFT, (uid, places))
 
-    def server_lost(self, server_id: str) -> None:
-        """Forget what belonged to a server whose link went down."""
-        self.mirror.forget_server(server_id)
+    def came_up(self, server_id: str, incarnation: int) -> None:
+        """Tell a server's new life which members its channels have here; forget them where it is the life they are of.
+
+        That one took them out when the link went down. What is told counts as known when the answer comes: until then
+        it is told again to whatever life comes.
+        """
+        if incarnation <= self.mirror.life(server_id):
+            self.mirror.forget_server(server_id)
+            return
+        try:
+            link = self._node.links.to(server_id)
+            for channel, members in self.mirror.told(server_id):
+                link.send(MIRROR, (channel, members), vital=True)
+            link.request(MIRRORED, (), DEFAULT_TIMEOUT, partial(self._known, server_id, incarnation))
+        except (Unavailable, NotFound) as error:
+            logger.warning("%s: %s is not told of its channels: %s", self._node.id, server_id, error)
+
+    def _known(self, server_id: str, incarnation: int, code: int, payload: bytes) -> None:
+        if not code:
+            self.mirror.known_to(server_id, incarnation)
 
     # -- pushes
 

@@ -158,6 +158,12 @@ class Channel:
         """Take out a member that its frontend reported gone, unless it was added again since."""
         self._dropped(frontend_id, uid, token)
 
+    def restore(self, frontend_id: str, members: Iterable[tuple[str, int]]) -> None:
+        """Take in members of an earlier life of this server, unless they were added in this one."""
+        group = self._groups.setdefault(frontend_id, {})
+        for uid, token in members:
+            group[uid] = max(token, group.get(uid, 0))
+
     def frontend_lost(self, frontend_id: str) -> None:
         """Take out every member at a frontend."""
         self._groups.pop(frontend_id, None)
@@ -191,14 +197,15 @@ class Channel:
 class ChannelService:
     """The channels of one server, ``server.channels``, and pushes that need none.
 
-    ``filters``: the names of the app's broadcast filters.
+    ``filters``: the names of the app's broadcast filters. Tokens start from the server's ``incarnation``, so that those
+    of a later life are greater.
     """
 
-    def __init__(self, port: ChannelPort, filters: Collection[str] = ()) -> None:
+    def __init__(self, port: ChannelPort, filters: Collection[str] = (), *, incarnation: int = 0) -> None:
         self.port = port
         self._filters = filters
         self._channels: dict[str, Channel] = {}
-        self._token = 0
+        self._token = incarnation << 32
 
     def create(self, name: str) -> Channel:
         """Return the channel of that name, made now if there is none."""
@@ -309,7 +316,7 @@ class ChannelService:
     # -- for channels and the server
 
     def next_token(self) -> int:
-        """Return a number that no ``add`` of this server has carried."""
+        """Return a number that no ``add`` of this server has carried, in whatever life."""
         self._token += 1
         return self._token
 
@@ -322,6 +329,10 @@ class ChannelService:
         for name, token in places:
             if (channel := self._channels.get(name)) is not None:
                 channel.gone(frontend_id, uid, token)
+
+    def restore(self, frontend_id: str, name: str, members: Iterable[tuple[str, int]]) -> None:
+        """Take in the members that a frontend knows of a channel of an earlier life of this server."""
+        self.create(name).restore(frontend_id, members)
 
     def frontend_lost(self, frontend_id: str) -> None:
         """Take every member at a frontend out of every channel."""

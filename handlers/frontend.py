@@ -177,7 +177,7 @@ class Frontend:
         request = self._request(session, handler, request_id, body)
         try:
             own = handler.server_type == self._node.server.type
-            server_id = self._node.id if own else self._node.pick_now(handler.server_type, request)
+            server_id = self._node.id if own else self._node.router.pick_now(handler.server_type, request)
             self._place(session, request_id, request, server_id)
         except Exception as error:  # noqa: BLE001 - it becomes the answer
             self._fail(session, request_id, request, error)
@@ -195,7 +195,7 @@ class Frontend:
         try:
             await run_before(self._before, request, self._node.server)
             own = handler.server_type == self._node.server.type
-            server_id = self._node.id if own else await self._node.pick_for(handler.server_type, request)
+            server_id = self._node.id if own else await self._node.router.pick_for(handler.server_type, request)
             if not session.closed:
                 self._place(session, request_id, request, server_id)
         except (Exception, asyncio.CancelledError) as error:

@@ -89,7 +89,7 @@ class Kit:
         self.nodes: dict[str, Node] = {}
         self._links = {member.id: MemoryLinks(member.id, self) for member in members}
 
-        def node(member: Member) -> Node:
+        def node(member: Member, *, restarted: bool) -> Node:
             return Node(
                 App(app.name) if member.type == DIRECTORY else app,
                 member,
@@ -100,12 +100,13 @@ class Kit:
                 edge=_MemoryEdge() if member.frontend else None,
                 directory=directory,
                 store=stores(member) if stores is not None else None,
+                restarted=restarted,
                 now=lambda: began + timedelta(seconds=asyncio.get_running_loop().time()),
             )
 
         self._node = node
         self._members = {member.id: member for member in members}
-        self.nodes |= {member.id: node(member) for member in members}
+        self.nodes |= {member.id: node(member, restarted=False) for member in members}
         self._clients: list[KitClient] = []
 
     async def __aenter__(self) -> "Kit":
@@ -114,7 +115,7 @@ class Kit:
         for node in self.nodes.values():
             await node.start()
         for one, other in itertools.permutations(self.nodes, 2):
-            self.nodes[one].greeted(other, self._members[other].incarnation)
+            self._came_up(one, other)
         hooks = [node.life.all_started() for node in self.nodes.values()]
         await asyncio.gather(*filter(None, hooks))
         return self
@@ -160,19 +161,24 @@ class Kit:
                 self.nodes[own].lost(server_id)
 
     async def revive(self, server_id: str) -> None:
-        """Have a server that was lost begin a new life, and the links to it come up."""
+        """Have a server that was lost begin a new life.
+
+        Its start hooks run, its channels are rebuilt from the frontends' mirrors, its rebuilt hooks run, it serves.
+        """
         member = self._members[server_id] = replace(self._members[server_id], incarnation=next(self._incarnations))
         await self.nodes[server_id].stop(0)
         for peer in self.nodes:
             self._links[server_id].renew(peer)
-        node = self.nodes[server_id] = self._node(member)
+        node = self.nodes[server_id] = self._node(member, restarted=True)
         self.lost.discard(server_id)
         await node.life.before_start()
         await node.start()
         for other in self.nodes.keys() - self.lost - {server_id}:
             self._links[other].renew(server_id)
-            node.greeted(other, self._members[other].incarnation)
-            self.nodes[other].greeted(server_id, member.incarnation)
+            self._came_up(server_id, other)
+            self._came_up(other, server_id)
+        await node.rebuilt()
+        node.life.all_started()
 
     def joined(self, one: str, other: str) -> bool:
         """Tell whether the link between two servers is up."""
@@ -190,7 +196,10 @@ class Kit:
         self.apart.discard(frozenset((one, other)))
         for own, peer in ((one, other), (other, one)):
             self._links[own].renew(peer)
-            self.nodes[own].greeted(peer, self._members[peer].incarnation)
+            self._came_up(own, peer)
+
+    def _came_up(self, own: str, peer: str) -> None:
+        self.nodes[own].came_up(peer, self._members[peer].incarnation)
 
     async def settle(self) -> None:
         """Wait until everything that can happen now, without time passing, has happened."""

@@ -4,6 +4,7 @@
 | --- | --- | --- | --- |
 | ``before_start`` | ``beforeStartup`` | before the server can be reached or reach others | the start is tried again |
 | ``on_start`` | ``afterStartup`` | it can reach others, and serves nobody yet | the start is tried again |
+| ``on_rebuilt`` | none | a later life knows its channels' members again, and serves nobody yet | logged |
 | ``on_all_started`` | ``afterStartAll`` | all servers have started, clients are let in | logged |
 | ``before_stop`` | ``beforeShutdown`` | it is to stop, its clients are still connected | logged |
 | ``on_stop`` | components' ``stop`` | its clients are gone, its requests are done | logged |
@@ -48,6 +49,10 @@ class Life:
         """Run the start hooks. Raises what the first failing one raises."""
         self._app.freeze()
         await self._run(self._app.on_start.functions(self._server.type))
+
+    async def rebuilt(self) -> None:
+        """Run the rebuilt hooks."""
+        await self._run_logged(self._app.on_rebuilt.functions(self._server.type))
 
     def all_started(self) -> asyncio.Task[None] | None:
         """Begin the cron jobs, and the all-started hooks, whose task is returned if there are any. Twice is once."""

@@ -22,6 +22,8 @@ __all__ = [
     "JOIN",
     "LEAVE",
     "LEFT",
+    "MIRROR",
+    "MIRRORED",
     "PRESENCE",
     "PUSH",
     "PUSH_TO",
@@ -53,6 +55,8 @@ PUSH_TO: Final = 8  # uids, route, body[, packed options]
 BROADCAST: Final = 9  # route, body, everyone[, packed filter name and parameter, packed options]
 LEFT: Final = 10  # uid, [[channel, token], ...]                    a frontend to a channel's server: members gone
 CLOSED: Final = 11  # session id, uid, packed values, reason        a frontend to those that dealt with the session
+MIRROR: Final = 12  # channel, [[uid, token], ...]                  a frontend to a later life of the channel's server
+MIRRORED: Final = 13  #                                             the same: that was all, the answer says it is known
 
 # What reaches over the whole cluster (handlers.reach, handlers.shard):
 GLOBAL_JOIN: Final = 20  # channel, uid, metadata, watch            any to a frontend

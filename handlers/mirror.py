@@ -1,17 +1,24 @@
 """A frontend's mirror of channels: which of its own users are members of which channels of which servers. Pure."""
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator
 
 __all__ = ["Mirror"]
 
 Place = tuple[str, str]
 """A channel: the id of its server and its name."""
+TOLD = 500
+"""How many members are told at a time: with uids of usual length far less than a carrier of 90 KB takes."""
 
 
 class Mirror:
-    """Channel members that have a session on this frontend, looked up by channel for pushes and by uid for goodbyes."""
+    """Channel members that have a session on this frontend, looked up by channel for pushes and by uid for goodbyes.
+
+    While a channel's server is away its members are kept, for its next life to be told of.
+    """
 
     def __init__(self) -> None:
+        self._lives: dict[str, int] = {}
         self._members: dict[Place, dict[str, int]] = {}
         self._places: dict[str, set[Place]] = {}
 
@@ -53,6 +60,23 @@ class Mirror:
         """Forget every channel of a server."""
         for place in [place for place in self._members if place[0] == server_id]:
             self.destroy(*place)
+
+    # -- the lives of servers
+
+    def life(self, server_id: str) -> int:
+        """Return the incarnation of a server's life that knows of the members here; 0 for none."""
+        return self._lives.get(server_id, 0)
+
+    def known_to(self, server_id: str, incarnation: int) -> None:
+        """Note that a server's life knows of its members here."""
+        self._lives[server_id] = max(incarnation, self.life(server_id))
+
+    def told(self, server_id: str) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+        """Iterate over a server's channels: the name, and members with their tokens, at most so many at a time."""
+        for (of, channel), members in self._members.items():
+            pairs = iter(members.items()) if of == server_id else iter(())
+            while some := list(itertools.islice(pairs, TOLD)):
+                yield channel, some
 
     def counts(self) -> list[tuple[str, str, int]]:
         """Return each channel: its server's id, its name, and how many members it has here."""

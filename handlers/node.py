@@ -5,8 +5,6 @@ Ray actors and in the test kit.
 """
 
 import asyncio
-import functools
-import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -42,6 +40,8 @@ from handlers.link import (
     JOIN,
     LEAVE,
     LEFT,
+    MIRROR,
+    MIRRORED,
     PUSH,
     PUSH_TO,
     RPC,
@@ -52,10 +52,11 @@ from handlers.link import (
     LoopbackLink,
     WithLoopback,
 )
-from handlers.members import Member, Members, rendezvous
-from handlers.policies import Policies, choose
+from handlers.members import Member, Members
 from handlers.reach import Reach
+from handlers.rebuild import WAITING_KINDS, Rebuild
 from handlers.request import Request
+from handlers.router import Router
 from handlers.rpc import DEFAULT_TIMEOUT, Rpc
 from handlers.scheduler import scheduler_for
 from handlers.server import Server
@@ -72,7 +73,8 @@ logger = logging.getLogger(__name__)
 class Node:
     """One server: its services, its handlers, and its half of every conversation with other servers.
 
-    Everything runs on one event loop. Entries are applied without waiting (``apply``); what must wait runs in a task.
+    ``restarted`` says that this is a later life of it, which serves after ``rebuilt`` and no sooner. Everything runs on
+    one event loop. Entries are applied without waiting (``apply``); what must wait runs in a task.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Node:
         edge: Edge | None = None,
         directory: DirectorySettings | None = None,
         store: Store | None = None,
+        restarted: bool = False,
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         self.id = member.id
@@ -98,7 +101,7 @@ class Node:
         self.server = Server(
             member.id,
             member.type,
-            channels=ChannelService(self, app.broadcast_filters),
+            channels=ChannelService(self, app.broadcast_filters, incarnation=member.incarnation),
             sessions=Sessions(self),
             rpc=Rpc(Caller(self, member.type)),
             users=self.reach.users,
@@ -107,8 +110,7 @@ class Node:
             settings=game_settings or {},
         )
         self.life = Life(app, self.server, now)
-        self.policies = Policies(app.policies, self)
-        self._route_function = functools.cache(app.route_function)
+        self.router = Router(app, members, self.links)
         self.dispatcher = Dispatcher(app, self.server, waiting=settings.waiting)
         self.frontend: Frontend | None = None
         if edge is not None:
@@ -126,6 +128,10 @@ class Node:
         self.closings = Closings(app.on_close.functions(member.type), self.server, self.start_task)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._table = self._entry_table()
+        self._rebuild: Rebuild | None = None
+        if restarted:
+            self._rebuild = Rebuild(member.id, self.apply)
+            self._table |= {kind: self._held_back(kind, self._rebuild) for kind in WAITING_KINDS}
 
     # -- life
 
@@ -133,6 +139,22 @@ class Node:
         """Run the app's start hooks. Raises what the first failing one raises."""
         await self.reach.start()
         await self.life.start()
+
+    async def rebuilt(self) -> None:
+        """Take in the channel members that frontends know of this server's earlier life, and begin to serve.
+
+        Called once, when the links to all frontends have been begun. Returns after the app's rebuilt hooks; at once in
+        a first life.
+        """
+        rebuild = self._rebuild
+        if rebuild is None:
+            return
+        frontends = [member.id for member in self.members if member.frontend and member.id != self.id]
+        await rebuild.complete(frontends, self.links.up)
+        await self.life.rebuilt()
+        self._rebuild = None
+        self._table = self._entry_table()
+        rebuild.release()
 
     async def finish(self, limit: float) -> bool:
         """Wait up to ``limit`` seconds until nothing runs here, handlers, remotes and hooks; tell whether it is so."""
@@ -149,6 +171,8 @@ class Node:
 
         Remotes that run, and close hooks of the clients just closed, have a second of their own.
         """
+        if self._rebuild is not None:
+            self._rebuild.fail()
         await self.dispatcher.stop(grace)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=min(grace, 1.0))
@@ -178,18 +202,29 @@ class Node:
             if len(entry) > 1 and entry[1]:
                 link.answer(entry[1], code, pack_message(message))
 
-    def lost(self, server_id: str) -> None:
-        """Take note that the link to a server went down: what belonged to that life of it is gone."""
-        self.server.channels.frontend_lost(server_id)
+    def came_up(self, server_id: str, incarnation: int) -> None:
+        """Take note that the link to a server came up, or began anew: nothing was said on it since ``lost``."""
         if self.frontend is not None:
-            self.frontend.remote.server_lost(server_id)
+            self.frontend.remote.came_up(server_id, incarnation)
+        self.reach.came_up(server_id)
+
+    def gone(self, server_id: str) -> None:
+        """Take note that a server is no more: nothing of it comes back."""
+        self.lost(server_id)
+        if self.frontend is not None:
+            self.frontend.remote.mirror.forget_server(server_id)
+
+    def lost(self, server_id: str) -> None:
+        """Take note that the link to a server went down: what belonged to that life of it is gone.
+
+        But for the mirror of its channels, from which a later life of it is told their members.
+        """
+        if self._rebuild is not None:
+            self._rebuild.lost(server_id)
+        self.server.channels.frontend_lost(server_id)
         self.dispatcher.frontend_lost(server_id)
         self.closings.frontend_lost(server_id)
         self.reach.went_down(server_id)
-
-    def greeted(self, server_id: str, incarnation: int) -> None:
-        """Take note that a conversation with a server in that life of it begins; nothing has been said in it yet."""
-        self.reach.came_up(server_id)
 
     def _entry_table(self) -> dict[int, Callable[..., None]]:
         table: dict[int, Callable[..., None]] = {
@@ -197,6 +232,8 @@ class Node:
             RPC: self._called,
             LEFT: self._members_left,
             CLOSED: self._session_closed,
+            MIRROR: self._mirror_told,
+            MIRRORED: self._mirror_complete,
         }
         if self.frontend is not None:
             remote = self.frontend.remote
@@ -210,6 +247,26 @@ class Node:
                 BROADCAST: remote.broadcast,
             }
         return table | self.reach.table()
+
+    def _held_back(self, kind: int, rebuild: Rebuild) -> Callable[..., None]:
+        """Return what keeps entries of a kind for later, but for the server's own: its hooks may ask it themselves."""
+        now = self._table[kind]
+
+        def apply(link: Link, *fields: Any) -> None:
+            if link.peer == self.id:
+                now(link, *fields)
+            else:
+                rebuild.hold(link, (kind, *fields))
+
+        return apply
+
+    def _mirror_told(self, link: Link, request_id: int, channel: str, members: list[tuple[str, int]]) -> None:
+        self.server.channels.restore(link.peer, channel, members)
+
+    def _mirror_complete(self, link: Link, request_id: int) -> None:
+        if self._rebuild is not None:
+            self._rebuild.told(link.peer)
+        link.answer(request_id, 0, b"")
 
     def _forwarded(
         self, link: Link, request_id: int, route: str, session_id: int, uid: str | None, packed: bytes, body: bytes
@@ -258,57 +315,6 @@ class Node:
         """Drop a closed session's waiting requests, and tell whoever wants to know."""
         self.dispatcher.session_closed(session_id)
         self.closings.closed(Session(session_id, frontend_id, uid, packed, self), reason)
-
-    # -- picking a server
-
-    def pick_now(self, server_type: str, request: Request) -> str:
-        """Return the id of the server of a type that a request goes to; its route function must be plain.
-
-        A bound user keeps its server while that is down; the unbound go to those that are up. Raises Unavailable when
-        the type has no server, and what the route function raises.
-        """
-        ids = self._ids(server_type)
-        pick = self._route_function(server_type)
-        if pick is not None:
-            return self.checked(server_type, pick(request, ids), ids)
-        session = request.session
-        policy = self.policies[server_type]
-        if policy is not None:
-            return choose(policy, session.uid, session.id, ids, self.links.up)
-        if session.uid is not None:
-            return rendezvous(session.uid, ids)
-        return rendezvous(str(session.id), tuple(filter(self.links.up, ids)) or ids)
-
-    async def pick_for(self, server_type: str, request: Request) -> str:
-        """Return what ``pick_now`` does, for route functions of either kind."""
-        pick = self._route_function(server_type)
-        if pick is None or not inspect.iscoroutinefunction(pick):
-            return self.pick_now(server_type, request)
-        ids = self._ids(server_type)
-        return self.checked(server_type, await pick(request, ids), ids)
-
-    def _ids(self, server_type: str) -> tuple[str, ...]:
-        ids = self.members.ids(server_type)
-        if not ids:
-            raise Unavailable(f"there is no {server_type} server")
-        return ids
-
-    def checked(self, server_type: str, server_id: Any, ids: tuple[str, ...]) -> str:
-        """Return what a route function chose. Raises Unavailable when it is none of the type's servers.
-
-        One that is drained may be chosen by a function that remembers it: work that is under way there goes on.
-        """
-        if server_id not in ids and server_id not in self.members.all_ids(server_type):
-            raise Unavailable(f"the route function of {server_type} chose {server_id!r}, which is none of its servers")
-        return str(server_id)
-
-    def weight(self, server_id: str) -> int:
-        """Return a server's weight (handlers.policies.Cluster)."""
-        return self.members.get(server_id).weight
-
-    def in_flight(self, server_id: str) -> int:
-        """Return how many requests from here to a server are not answered yet (handlers.policies.Cluster)."""
-        return self.links.in_flight(server_id)
 
     # -- what the game asks of others: SessionPort, ChannelPort
 

@@ -232,7 +232,7 @@ async def test_the_members_at_a_lost_frontend_have_left() -> None:
 
 
 @virtual
-async def test_a_frontend_forgets_the_channels_of_a_lost_server() -> None:
+async def test_a_frontend_forgets_the_channels_of_a_server_that_is_no_more() -> None:
     stage = Stage()
     async with stage.kit(chats=2) as kit:
         await stage.bound(kit, "connector-1", "alice")
@@ -242,6 +242,8 @@ async def test_a_frontend_forgets_the_channels_of_a_lost_server() -> None:
         mirror = frontend_of(kit).remote.mirror
         assert len(mirror) == 2
         kit.lose("chat-2")
+        assert len(mirror) == 2
+        kit.nodes["connector-1"].gone("chat-2")
         assert len(mirror) == 1
         assert list(mirror.members("chat-1", "tea")) == ["alice"]
         assert list(mirror.members("chat-2", "tea")) == []

@@ -28,8 +28,12 @@ class Peer:
         self.lost: list[str] = []
         self.members = Members([Member(id=i, type="t") for i in "abc"])
         self.links = Links(self.members, lambda peer: _Way(network, name, peer))
-        self.links.begin(name, incarnation, apply=self.apply, lost=self.lost.append)
+        self.outlived = 0
+        self.links.begin(name, incarnation, apply=self.apply, lost=self.lost.append, outlived=self._note_outlived)
         network.peers[name] = self
+
+    def _note_outlived(self) -> None:
+        self.outlived += 1
 
     def apply(self, link: Link, entry: Entry) -> None:
         kind, request_id, value = entry
