@@ -13,6 +13,8 @@ from typing import Any, Self, TextIO
 from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
 from actors.config import ConfigError, Game, load_game
 from actors.loading import load_app
+from actors.operator import OperatorError
+from actors.tools import add_tool_commands
 from handlers import AppError
 
 __all__ = ["main"]
@@ -29,28 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--set", action="append", default=[], metavar="TYPE.FIELD=VALUE", help="change the file's value")
     run.add_argument("--name", help="the game's name on the cluster; the file's folder by default")
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    run.add_argument("--detach", action="store_true", help="leave the game running on the cluster; needs --address")
+    run.set_defaults(act=_run)
+    add_tool_commands(commands, _check_app)
     options = parser.parse_args(arguments)
     results = sys.stdout
     try:
         # What a game or Ray prints goes to standard error: the results alone are on standard output.
         with contextlib.redirect_stdout(sys.stderr):
-            return _run(options, results)
-    except (ConfigError, AppError, ClusterError) as error:
+            options.act(options, results)
+    except (ConfigError, AppError, ClusterError, OperatorError) as error:
         print("\n".join(f"pummelo: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return 0
 
 
-def _run(options: argparse.Namespace, results: TextIO) -> int:
+def _run(options: argparse.Namespace, results: TextIO) -> None:
+    if options.detach and options.address is None:
+        raise ClusterError(
+            "--detach needs a cluster that outlives this command: start one with `ray start --head`,"
+            " then give --address auto"
+        )
     game = load_game(options.file, options.set, name=options.name, log_level=options.log_level)
     _check_app(game, options.file)
     if options.address is None:
         _check_ports(game)
     cluster = ray_cluster(options.address, game.namespace, dashboard=options.dashboard)
     with _Interrupted() as interrupted, cluster as dashboard:
-        asyncio.run(_serve(game, interrupted, dashboard if options.dashboard else "", results))
-    return 0
+        shown = dashboard if options.dashboard else ""
+        asyncio.run(_serve(game, interrupted, shown, results, detach=options.detach))
 
 
 class _Interrupted:
@@ -89,16 +100,22 @@ class _Interrupted:
             self._event.set()
 
 
-async def _serve(game: Game, interrupted: _Interrupted, dashboard: str, results: TextIO) -> None:
+async def _serve(game: Game, interrupted: _Interrupted, dashboard: str, results: TextIO, *, detach: bool) -> None:
     event = interrupted.watch()
     if event.is_set():
         return
     running = launch(game)
+    leave = False
     try:
         await _until(event, _announce(running, dashboard, results))
-        await event.wait()
+        leave = detach and not event.is_set()
+        if not leave:
+            await _until(event, running.ended())
+            # Another command has stopped it.
+            leave = not event.is_set()
     finally:
-        await running.stop()
+        if not leave:
+            await running.stop()
 
 
 async def _announce(running: RunningGame, dashboard: str, results: TextIO) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from actors.config import Game
 from handlers.members import Member
 
-__all__ = ["ClusterError", "RunningGame", "launch", "ray_cluster"]
+__all__ = ["ClusterError", "RunningGame", "launch", "probe", "ray_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ PROBE = 2.0
 """Seconds for a given address to take a connection."""
 HEALTH = 4.0
 """Seconds for Ray to answer at a given address; the time to import Ray included."""
-STOP = 40.0
-"""Seconds for the master to stop the servers."""
+LOOK = 0.3
+"""Seconds between calls of a master that was killed."""
 
 
 class ClusterError(Exception):
@@ -32,19 +32,24 @@ class ClusterError(Exception):
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, namespace: str, *, dashboard: bool = False) -> Iterator[str]:
+def ray_cluster(
+    address: str | None, namespace: str, *, dashboard: bool = False, logs: bool = True, checked: bool = False
+) -> Iterator[str]:
     """Join the cluster at ``address``, or start one for as long as the context; yields the dashboard's URL, or "".
+
+    With ``logs`` what the actors that come from here log is shown on standard error. ``checked`` says that the address
+    is known to be that of a cluster which takes us.
 
     Raises ClusterError at once when nothing answers at the address.
     """
-    if address is not None:
-        _probe(address)
+    if address is not None and not checked:
+        probe(address)
         _check_health(address)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
 
-    options: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": True}
+    options: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": logs}
     if address is None:
         # Never one that happens to run: a game that nobody gave a cluster has its own.
         options |= {"address": "local", "include_dashboard": dashboard, "object_store_memory": OBJECT_STORE}
@@ -81,27 +86,38 @@ class RunningGame:
             raise ClusterError("the master died while it started the servers") from error
         return members
 
-    async def stop(self) -> None:
-        """End the servers and the master; by force where the master cannot do it within 40 seconds."""
+    async def ended(self) -> None:
+        """Return when somebody else has stopped the game."""
         import ray  # noqa: PLC0415
 
+        while True:
+            try:
+                await self._master.ended.remote()
+            except ray.exceptions.ActorUnavailableError:
+                # It was killed and comes back.
+                await asyncio.sleep(LOOK)
+                continue
+            except ray.exceptions.RayError as error:
+                logger.debug("the master is gone for good: %s", error)
+            return
+
+    async def stop(self) -> None:
+        """End the servers and the master; by force where the master cannot do it within 40 seconds."""
+        from actors.operator import Operator, OperatorError  # noqa: PLC0415
+
         try:
-            await asyncio.wait_for(self._master.stop.remote(), STOP)
-        except (ray.exceptions.RayError, TimeoutError):
-            logger.exception("the master could not stop the servers; they are ended by force")
-        finally:
-            ray.kill(self._master, no_restart=True)
-            for spec in self._game.servers:
-                # Those that the master ended have no name any more.
-                with contextlib.suppress(ValueError):
-                    ray.kill(ray.get_actor(spec.id, self._game.namespace), no_restart=True)
+            await Operator(self._game.name, self._master).stop()
+        except OperatorError as error:
+            logger.error("%s", error)
 
 
 def launch(game: Game) -> RunningGame:
     """Start a game's master on the cluster joined before. Raises ClusterError when the game runs there already."""
     import ray  # noqa: PLC0415
 
-    from actors.master import MASTER, Master, actor_options  # noqa: PLC0415
+    from actors.fleet import actor_options  # noqa: PLC0415
+    from actors.master import Master  # noqa: PLC0415
+    from actors.membership import MASTER  # noqa: PLC0415
 
     try:
         master = ray.remote(Master).options(**actor_options(MASTER, game.namespace, 0.01)).remote(game)
@@ -110,7 +126,7 @@ def launch(game: Game) -> RunningGame:
     return RunningGame(game, master)
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Raise ClusterError unless something takes connections there; ``ray.init`` itself would wait for two minutes."""
     host, colon, port = address.rpartition(":")
     if address == "auto":

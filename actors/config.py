@@ -11,12 +11,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from actors.directory_keys import directory_mistakes
+from actors.directory_keys import DIRECTORY_KEYS, directory_settings
 from gateway import Limits, Networks, server_context
 from handlers.settings import Settings
 from handlers.store import DIRECTORY, DirectorySettings
 
-__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game"]
+__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game", "reread"]
 
 RESERVED = ("actors", "gateway", "handlers")
 RESERVED_TYPES = ("master", DIRECTORY)
@@ -58,13 +58,6 @@ LISTENER: dict[str, Any] = {
     "message_size": int,
     "outgoing": int,
     "connections": int,
-}
-DIRECTORY_KEYS: dict[str, Any] = {
-    "store": Literal["embedded", "redis"],
-    "shards": int,
-    "url": str,
-    "prefix": str,
-    "presence_interval": float,
 }
 LIMITS = ("heartbeat", "handshake_timeout", "message_size", "outgoing", "connections")
 NOT_OVER_UDP = ("dictionary", "origins", "tls", "trusted_proxies", "web")
@@ -112,7 +105,10 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Game:
-    """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``."""
+    """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``.
+
+    ``file`` and ``changes`` are what it was read from, so that it can be read again.
+    """
 
     name: str
     app: str
@@ -120,6 +116,8 @@ class Game:
     servers: tuple[ServerSpec, ...]
     log_level: str = "info"
     directory: DirectorySettings | None = None
+    file: Path = Path("servers.yaml")
+    changes: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -131,6 +129,28 @@ class Game:
         """The types that the game has servers of."""
         return {server.type for server in self.servers}
 
+    def spec(self, server_type: str, number: int) -> ServerSpec | None:
+        """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
+
+        It has the type's settings, the weight of the last one in the file, and the port ``number - 1`` above the
+        first's. None where the file has no such type, or the port would be above 65535.
+        """
+        of_type = [spec for spec in self.servers if spec.type == server_type]
+        if not of_type:
+            return None
+        if number <= len(of_type):
+            return of_type[number - 1]
+        port = of_type[0].port and of_type[0].port + number - 1
+        return replace(of_type[-1], id=f"{server_type}-{number}", port=port) if port <= 65535 else None
+
+
+def reread(game: Game, file: Path | None = None) -> Game:
+    """Return a game as its file is now, or as another ``file`` has it; its name, log level and changes stay.
+
+    Raises ConfigError, as ``load_game``.
+    """
+    return load_game(file or game.file, game.changes, name=game.name, log_level=game.log_level)
+
 
 def load_game(path: Path, changes: Iterable[str] = (), *, name: str | None = None, log_level: str = "info") -> Game:
     """Return the game that a file describes, changed by ``changes`` like ``"chat.count=4"``.
@@ -138,12 +158,13 @@ def load_game(path: Path, changes: Iterable[str] = (), *, name: str | None = Non
     Raises ConfigError, with every mistake there is.
     """
     reader = _Reader(path)
+    changes = tuple(changes)
     document = reader.document()
     reader.apply(document, changes)
     game = reader.game(document, name)
     if reader.mistakes or game is None:
         raise ConfigError(reader.mistakes)
-    return replace(game, log_level=log_level)
+    return replace(game, log_level=log_level, file=path.resolve(), changes=changes)
 
 
 class _Reader:
@@ -220,11 +241,8 @@ class _Reader:
         values = {key: self.value(f"directory.{key}", value, DIRECTORY_KEYS, key) for key, value in fields.items()}
         if _WRONG in values.values():
             return None
-        for key, mistake in directory_mistakes(values):
-            self.wrong(f"directory.{key}", mistake)
-        values.setdefault("prefix", f"pummelo:{name}:")
         single = all(spec.settings.single_session for spec in specs if spec.frontend)
-        return DirectorySettings(**values, single_sessions=single)
+        return directory_settings(values, name, self.wrong, single_sessions=single)
 
     def server_type(self, server_type: Any, fields: Any, folder: Path) -> list[ServerSpec]:
         where = f"servers.{server_type}"

@@ -1,11 +1,21 @@
-"""What can be wrong with the key ``directory`` of ``servers.yaml``. Pure."""
+"""The key ``directory`` of ``servers.yaml``: its fields, and what can be wrong with them. Pure."""
 
 import importlib.util
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-__all__ = ["directory_mistakes"]
+from handlers.store import DirectorySettings
+
+__all__ = ["DIRECTORY_KEYS", "directory_mistakes", "directory_settings"]
+
+DIRECTORY_KEYS: dict[str, Any] = {
+    "store": Literal["embedded", "redis"],
+    "shards": int,
+    "url": str,
+    "prefix": str,
+    "presence_interval": float,
+}
 
 SHARDS = 64
 SCHEMES = ("redis", "rediss", "unix")
@@ -36,3 +46,12 @@ def directory_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "url", f"it begins with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
     if importlib.util.find_spec("redis") is None:
         yield "store", "the package redis is not installed: pip install 'pummelo[redis]'"
+
+
+def directory_settings(
+    values: Mapping[str, Any], name: str, wrong: Callable[[str, str], None], *, single_sessions: bool
+) -> DirectorySettings:
+    """Return the settings of a game called ``name``, after telling ``wrong`` of each mistake, by its place."""
+    for key, mistake in directory_mistakes(values):
+        wrong(f"directory.{key}", mistake)
+    return DirectorySettings(**{"prefix": f"pummelo:{name}:", **values}, single_sessions=single_sessions)

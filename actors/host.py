@@ -85,6 +85,7 @@ class Host:
         self._stopped = asyncio.Event()
         self._boot_task: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
         self._since = time.time()
 
     # -- life
@@ -141,7 +142,15 @@ class Host:
             logger.warning("%s: not everything was done %g s after the drain", self.spec.id, DRAIN)
 
     async def stop(self, reason: str = "server stopping") -> None:
-        """Run the before-stop hooks, kick the clients with a reason, let requests finish, run the stop hooks."""
+        """Run the before-stop hooks, kick the clients with a reason, let requests finish, run the stop hooks.
+
+        Twice is once: a restarted master asks again for what an earlier one had asked for.
+        """
+        if self._stop_task is None:
+            self._stop_task = asyncio.get_running_loop().create_task(self._stop(reason))
+        await asyncio.shield(self._stop_task)
+
+    async def _stop(self, reason: str) -> None:
         logger.info("%s: stopping", self.spec.id)
         if self._boot_task is not None:
             self._boot_task.cancel()

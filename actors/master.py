@@ -1,62 +1,35 @@
-"""The master: starts the servers, tells each who the others are, and notices who dies. An actor with a thin shell.
+"""The master: starts the servers, tells each who the others are, notices who dies, and does what operators ask for.
 
-Nothing passes through it while the game runs: servers go on from their tables when it is away, and when Ray restarts
-it, it asks the servers that live who they are.
+An actor with a thin shell: ``Membership`` and ``Operations`` decide, ``Supervisor`` acts. Nothing passes through it
+while the game runs: servers go on from their tables when it is away, and when Ray restarts it, it asks the servers that
+live who they are and what it knew.
 """
 
 import asyncio
 import logging
 import time
 import warnings
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
-from actors.carrier import one_line
-from actors.config import Game, ServerSpec
-from actors.membership import Membership, Registration
-from actors.server import BackendServer, FrontendServer, configure_logging
-from handlers.life import BEFORE_STOP
+from actors.config import Game
+from actors.ends import Ends
+from actors.fleet import Actors, actor_options
+from actors.membership import DRAIN, MASTER, Membership, Notes, Place, Registration, Report
+from actors.operations import LEAVE, RATE, OperationError, Operations
+from actors.server import configure_logging
+from actors.supervisor import Supervisor
 from handlers.members import Member
 
-__all__ = ["MASTER", "Master", "actor_options"]
+__all__ = ["Master", "actor_options"]
 
 logger = logging.getLogger(__name__)
 
-MASTER = "master"
-"""The master's actor name in the game's namespace."""
-STOP = 12.0
-"""Seconds for a server to stop by itself before its process is ended."""
 BOOT = 60.0
 """Seconds for all servers to boot when a game starts."""
-REPORT = 5.0
-"""Seconds for a server to answer a restarted master."""
-LOOK = 0.3
-"""Seconds between looks at a server that died."""
-TEND = 1.0
-"""Seconds between looks at the table of servers."""
-
-# Without it a peer's death is noticed after 1 to 2 s; with it in 10 to 20 ms.
-_ENVIRONMENT = {"RAY_timeout_ms_task_wait_for_death_info": "0"}
-
-
-def actor_options(name: str, namespace: str, num_cpus: float) -> dict[str, Any]:
-    """Return the options of every actor of a game.
-
-    Detached, since the children of an actor that dies would die with it, even when it is restarted.
-    """
-    return {
-        "name": name,
-        "namespace": namespace,
-        "lifetime": "detached",
-        "max_restarts": -1,
-        "max_concurrency": 10_000,
-        "num_cpus": num_cpus,
-        "runtime_env": {"env_vars": _ENVIRONMENT},
-    }
 
 
 class Master:
@@ -64,224 +37,208 @@ class Master:
 
     def __init__(self, game: Game) -> None:
         configure_logging(game.log_level)
-        self._game = game
-        self._membership = Membership(game.servers, time.time)
-        self._handles: dict[str, Any] = {}
-        self._failed: dict[str, str] = {}
-        self._changed = asyncio.Event()
-        self._known = asyncio.Event()
-        self._creating: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = False
+        self._ends = Ends()
+        self._actors = Actors(game.namespace)
+        self._membership = Membership(game.servers, time.time)
+        self._supervisor = Supervisor(self._membership, self._actors, self._ends, self._run, self._notes)
+        self._operations = Operations(game, self._membership, self._supervisor)
+        self._name = game.name
+        self._known = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._creating: asyncio.Task[None] | None = None
         if _restarted():
             self._run(self._recover())
         else:
             self._known.set()
 
-    # -- for the command line
+    # -- for the command that runs the game
 
     async def launch(self) -> list[Member]:
         """Start every server, wait until all have booted, and open the game; returns the servers.
 
         Raises RuntimeError with one line for each server that could not boot, within a minute.
         """
-        self._creating = asyncio.get_running_loop().create_task(asyncio.to_thread(self._create))
-        await self._creating
-        self._tend_to(self._handles)
-        try:
-            async with asyncio.timeout(BOOT):
-                await self._all_booted()
-        except TimeoutError:
-            for server_id in self._membership.missing():
-                self._failed.setdefault(server_id, f"did not boot within {BOOT:g} s")
-        if self._failed:
-            raise RuntimeError("\n".join(f"{server_id}: {reason}" for server_id, reason in self._failed.items()))
+        failed = self._supervisor.failed
+        specs = self._membership.specs()
+        failed |= await asyncio.to_thread(self._actors.too_large, specs)
+        if not failed:
+            self._creating = asyncio.get_running_loop().create_task(self._create())
+            await self._creating
+            try:
+                async with asyncio.timeout(BOOT):
+                    await self._supervisor.all_booted()
+            except TimeoutError:
+                for server_id in self._membership.missing():
+                    failed.setdefault(server_id, f"did not boot within {BOOT:g} s")
+        if failed:
+            raise RuntimeError("\n".join(f"{server_id}: {reason}" for server_id, reason in failed.items()))
         self._membership.serving = True
-        members = self._membership.members()
-        await asyncio.gather(*(self._opened(member.id, members) for member in members))
-        return members
+        self._run(self._supervisor.tend())
+        await self._supervisor.open()
+        return self._membership.members()
+
+    async def _create(self) -> None:
+        game = self._operations.game
+        await asyncio.gather(*(self._supervisor.start(spec, game) for spec in self._membership.specs()))
 
     async def stop(self) -> None:
         """Stop every server, frontends first, and end their processes. The game is over then but for this actor."""
-        self._stopping = True
         await self._known.wait()
         if self._creating is not None:
             await asyncio.wait([self._creating])
         for task in self._tasks:
             task.cancel()
-        alive = [member.id for member in self._membership.members() if not self._membership.dead(member.id)]
-        await asyncio.gather(*(self._before_stop(server_id) for server_id in alive))
+        alive = self._membership.living()
+        await asyncio.gather(*(self._actors.before_stop(server_id) for server_id in alive))
         for frontend in (True, False):
-            ids = [spec.id for spec in self._game.servers if spec.frontend == frontend and spec.id in self._handles]
-            await asyncio.gather(*(self._stop_server(server_id) for server_id in ids))
+            ids = [spec.id for spec in self._membership.specs() if spec.frontend == frontend and spec.id in alive]
+            await asyncio.gather(*(self._actors.stop(server_id) for server_id in ids))
         # Not before all have stopped: a process that ends under a server that still works looks like a death.
-        for handle in self._handles.values():
+        for handle in self._actors.handles.values():
             ray.kill(handle, no_restart=True)
+        self._stopped.set()
+
+    async def ended(self) -> None:
+        """Return when the game has been stopped, by whomever."""
+        await self._stopped.wait()
+
+    # -- for operators (actors.operator)
+
+    async def game(self) -> Game:
+        """Return the game's definition as of its start or latest restart."""
+        return self._operations.game
+
+    async def restart(self, game: Game, target: str | None, rate: float) -> list[str]:
+        """Operations.restart."""
+        return await self._operate(self._operations.restart(game, target, rate))
+
+    async def add(self, server_type: str, count: int) -> list[str]:
+        """Operations.add."""
+        return await self._operate(self._operations.add(server_type, count))
+
+    async def remove(self, server_id: str, rate: float, force: bool) -> list[str]:
+        """Operations.remove."""
+        return await self._operate(self._operations.remove(server_id, rate, force=force))
+
+    async def drain(self, server_id: str, rate: float, force: bool) -> list[str]:
+        """Operations.drain."""
+        return await self._operate(self._operations.drain(server_id, rate, force=force))
+
+    async def kick(self, uid: str, reason: str) -> int:
+        """Close every session of a uid, on all frontends; returns how many there were."""
+        frontends = [i for i in self._membership.living() if self._membership.spec(i).frontend]
+        asked = (
+            self._actors.tried(i, f"{uid} not kicked", self._actors.ask(i, "kick", uid, reason)) for i in frontends
+        )
+        return sum(count or 0 for count in await asyncio.gather(*asked))
 
     async def describe(self) -> list[dict[str, Any]]:
-        """Return the state of every server, as far as it answers."""
+        """Return the state of every server, as far as it answers, and how its latest life before ended."""
+        await self._known.wait()
+        return list(await asyncio.gather(*(self._described(spec.id, "describe") for spec in self._membership.specs())))
 
-        async def one(server_id: str) -> dict[str, Any]:
-            try:
-                described: dict[str, Any] = await asyncio.wait_for(self._handles[server_id].describe.remote(), 5)
-            except (RayError, TimeoutError) as error:
-                return {"id": server_id, "error": type(error).__name__}
-            return described
+    async def inspect(self, server_id: str) -> dict[str, Any]:
+        """Return all there is to know of a server, its ends too. Raises OperationError for one that is not there."""
+        await self._known.wait()
+        if server_id not in self._membership:
+            raise OperationError(f"there is no server {server_id!r}")
+        return await self._described(server_id, "inspect") | {"ends": self._ends.of(server_id)}
 
-        return list(await asyncio.gather(*(one(server_id) for server_id in self._handles)))
+    async def _described(self, server_id: str, method: str) -> dict[str, Any]:
+        spec = self._membership.spec(server_id)
+        described: dict[str, Any] = {"id": server_id, "type": spec.type, "frontend": spec.frontend}
+        described["node"] = self._membership.place(server_id).node
+        try:
+            described |= await self._actors.ask(server_id, method, within=3)
+        except TimeoutError:
+            described["state"] = "unresponsive"
+        except (RayError, KeyError):
+            described["state"] = "dead" if self._membership.dead(server_id) else "starting"
+        latest = self._ends.of(server_id)[-1:]
+        return described | {"last_end": latest[0] if latest else None}
+
+    async def _operate(self, operation: Coroutine[Any, Any, list[str]]) -> list[str]:
+        # Whoever asked may go away, the operation goes on.
+        return list(await asyncio.shield(self._run(operation)))
 
     # -- for servers
 
-    async def register(self, server_id: str) -> tuple[Registration, dict[str, Any]]:
+    async def register(self, server_id: str, place: Place) -> tuple[Registration, dict[str, Any]]:
         """Begin a life of a server."""
         await self._known.wait()
-        return self._membership.register(server_id), self._handles
+        return self._membership.register(server_id, place), dict(self._actors.handles)
 
     async def booted(self, member: Member) -> bool:
         """Take in a server that booted, and tell the others once the game is open; returns whether it is."""
         await self._known.wait()
-        if not self._membership.booted(member):
+        if not self._supervisor.note_booted(member):
             return False
-        self._failed.pop(member.id, None)
-        logger.info("%s: booted as incarnation %d", member.id, member.incarnation)
-        self._changed.set()
         if self._membership.serving:
-            self._publish()
+            self._supervisor.publish()
+            if self._membership.purpose(member.id) == DRAIN:
+                # It died while it was drained: what an operator wanted, an accident does not undo.
+                self._run(self._supervisor.drain(member.id, RATE, LEAVE))
         return self._membership.serving
 
     async def failed(self, server_id: str, reason: str) -> None:
         """Note why a server could not boot."""
-        self._failed[server_id] = reason
-        self._changed.set()
+        self._supervisor.note_failed(server_id, reason)
 
     # -- its own
 
-    def _create(self) -> None:
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        nodes.sort(key=lambda node: node["NodeID"])
-        largest = max(node["Resources"].get("CPU", 0.0) for node in nodes)
-        for spec in self._game.servers:
-            if spec.num_cpus > largest:
-                self._failed[spec.id] = f"num_cpus {spec.num_cpus:g} is more than any node has ({largest:g})"
-        if self._failed:
-            return
-        own = ray.get_runtime_context().current_actor
-        for number, spec in enumerate(self._game.servers):
-            options = actor_options(spec.id, self._game.namespace, spec.num_cpus)
-            node_id = nodes[number % len(nodes)]["NodeID"]
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
-            self._handles[spec.id] = ray.remote(_actor_class(spec)).options(**options).remote(spec, self._game, own)
-
-    async def _all_booted(self) -> None:
-        while self._membership.missing() and not self._failed:
-            self._changed.clear()
-            await self._changed.wait()
-        if self._failed:
-            # Others may be about to say the same, and are told together.
-            await asyncio.sleep(LOOK)
-
-    async def _opened(self, server_id: str, members: list[Member]) -> None:
-        """Tell a server of the others and open it; one that died meanwhile opens by itself when it has booted again."""
-        try:
-            await self._handles[server_id].update.remote(members, self._handles, time.time_ns())
-            await self._handles[server_id].open.remote()
-        except RayActorError as error:
-            logger.warning("%s: died before the game opened: %s", server_id, one_line(error))
-
-    def _tend_to(self, server_ids: Iterable[str]) -> None:
-        for server_id in server_ids:
-            self._run(self._watch(server_id))
-        self._run(self._tend())
-
-    async def _watch(self, server_id: str) -> None:
-        """Notice a server's death: the one call to it that stays under way fails."""
-        while not self._stopping:
-            try:
-                await self._handles[server_id].ended.remote()
-            except RayError as error:
-                self._died(server_id, one_line(error))
-            await asyncio.sleep(LOOK)
-
-    def _died(self, server_id: str, reason: str) -> None:
-        if server_id in self._membership.missing():
-            if not self._membership.serving and not self._membership.dead(server_id):
-                self._failed[server_id] = f"its process died while it booted: {reason}"
-                self._changed.set()
-            return
-        logger.warning("%s: died: %s", server_id, reason)
-        self._membership.lost(server_id)
-
-    async def _tend(self) -> None:
-        """Take their place from the dead, and look again for those that did not answer after a restart."""
-        while not self._stopping:
-            await asyncio.sleep(TEND)
-            if gone := self._membership.expire():
-                logger.warning("%s: gone; users go to others", ", ".join(gone))
-                self._publish()
-            unknown = [server_id for server_id in self._membership.missing() if not self._membership.dead(server_id)]
-            if self._membership.serving and unknown:
-                await asyncio.gather(*(self._find(server_id) for server_id in unknown))
-
-    def _publish(self) -> None:
-        """Tell every server who the servers are."""
-        members = self._membership.members()
-        for member in members:
-            self._run(self._told(member.id, members, time.time_ns()))
-
-    async def _told(self, server_id: str, members: list[Member], version: int) -> None:
-        try:
-            await self._handles[server_id].update.remote(members, self._handles, version)
-        except RayError as error:
-            logger.debug("%s: not told of the servers: %s", server_id, one_line(error))
+    def _notes(self, version: int) -> Notes:
+        game = self._operations.game
+        server_ids = tuple(spec.id for spec in self._membership.specs())
+        return self._membership.notes(version, game, self._ends.latest(server_ids))
 
     async def _recover(self) -> None:
-        """Find the servers that live, after this actor was restarted."""
-        await asyncio.gather(*(self._find(spec.id) for spec in self._game.servers))
+        """Find the servers that live, after this actor was restarted, and bring to an end what was under way."""
+        named = [name for name in await asyncio.to_thread(self._actors.named) if name != MASTER]
+        found = [name for name in named if await asyncio.to_thread(self._actors.find, name)]
+        answers = await asyncio.gather(*(self._supervisor.report(server_id) for server_id in found))
+        reports = [report for report in answers if report is not None]
+        notes = _latest(reports)
+        self._membership.resume(notes, reports)
+        if notes is not None:
+            self._operations.game = notes.game
+            for server_id, end in notes.ends.items():
+                self._ends.note(server_id, end)
         self._membership.serving = True
         self._known.set()
-        logger.info("the master is back; it found %s", ", ".join(m.id for m in self._membership.members()))
-        self._tend_to(self._handles)
+        living = self._membership.living()
+        logger.info("the master is back; it found %s", ", ".join(living))
+        for server_id in found:
+            if server_id in self._membership:
+                self._supervisor.watch(server_id)
+        if notes is not None:
+            # One was ended to be made anew, and the master died in between.
+            for spec in self._membership.specs():
+                if spec.id not in found:
+                    await self._supervisor.start(spec, notes.game)
+        self._run(self._supervisor.tend())
         # Nobody is told of a view in which one that lives may be missing: those who boot or die later change it.
+        await self._operations.resume(RATE)
 
-    async def _find(self, server_id: str) -> None:
-        try:
-            if server_id not in self._handles:
-                self._handles[server_id] = await asyncio.to_thread(ray.get_actor, server_id, self._game.namespace)
-            report: Member | None = await asyncio.wait_for(self._handles[server_id].report.remote(), REPORT)
-        except (RayError, ValueError, TimeoutError) as error:
-            logger.warning("%s: not found: %s", server_id, one_line(error))
-            return
-        if report is not None and self._membership.booted(report) and self._known.is_set():
-            self._publish()
-
-    async def _before_stop(self, server_id: str) -> None:
-        try:
-            await asyncio.wait_for(self._handles[server_id].before_stop.remote(), BEFORE_STOP)
-        except (RayError, TimeoutError) as error:
-            logger.warning("%s: its before-stop hooks did not run to their end: %s", server_id, one_line(error))
-
-    async def _stop_server(self, server_id: str) -> None:
-        handle = self._handles[server_id]
-        booted = any(member.id == server_id for member in self._membership.members())
-        try:
-            # One that never booted has nothing to end.
-            if booted and not self._membership.dead(server_id):
-                await asyncio.wait_for(handle.stop.remote(), STOP)
-        except (RayError, TimeoutError) as error:
-            logger.warning("%s: did not stop by itself: %s", server_id, one_line(error))
-
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the master's task failed", exc_info=error)
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, OperationError):
+            return
+        logger.error("the master's task failed", exc_info=error)
 
     def __repr__(self) -> str:
-        return f"{MASTER} ({self._game.name})"
+        return f"{MASTER} ({self._name})"
+
+
+def _latest(reports: list[Report]) -> Notes | None:
+    every = [report.notes for report in reports if report.notes is not None]
+    return max(every, key=lambda notes: notes.version, default=None)
 
 
 def _restarted() -> bool:
@@ -290,7 +247,3 @@ def _restarted() -> bool:
         # Ray's property warns of another property that it reads itself.
         warnings.simplefilter("ignore", DeprecationWarning)
         return bool(ray.get_runtime_context().was_current_actor_reconstructed)
-
-
-def _actor_class(spec: ServerSpec) -> type:
-    return FrontendServer if spec.frontend else BackendServer

@@ -12,7 +12,7 @@ import ray.util
 from actors.carrier import Handles
 from actors.config import Game, ServerSpec
 from actors.host import Host
-from actors.membership import Registration
+from actors.membership import Notes, Place, Registration, Report
 from handlers.members import Member
 
 __all__ = ["BackendServer", "FrontendServer", "configure_logging"]
@@ -25,6 +25,7 @@ class _Server:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level)
         self._label = f"{spec.id} ({spec.type})"
+        self._notes: Notes | None = None
         self._handles = Handles()
         self._version = 0
         self._host = Host(
@@ -41,10 +42,11 @@ class _Server:
         """Take a link's call; for other servers."""
         return await self._host.serve(carrier)
 
-    async def update(self, members: list[Member], handles: dict[str, Any], version: int) -> None:
-        """Take over the table of servers, unless a later one came first; for the master."""
+    async def update(self, members: list[Member], handles: dict[str, Any], version: int, notes: Notes) -> None:
+        """Take over the table of servers, unless a later one came first, and keep the notes; for the master."""
         if version > self._version:
             self._version = version
+            self._notes = notes
             self._handles.replace(handles)
             await self._host.update(members)
 
@@ -76,9 +78,9 @@ class _Server:
         """Return when the server has stopped on purpose; while the call is under way the process lives."""
         await self._host.ended()
 
-    async def report(self) -> Member | None:
-        """Return the server as others should know it; for a restarted master."""
-        return self._host.report()
+    async def report(self) -> Report:
+        """Return the server as others should know it, and the master's notes; for a restarted master."""
+        return Report(member=self._host.report(), spec=self._host.spec, place=_place(), notes=self._notes)
 
     async def describe(self) -> dict[str, Any]:
         """Return the server's state in numbers, for operators."""
@@ -108,7 +110,7 @@ class _RayMaster:
         self._handles = handles
 
     async def register(self, server_id: str) -> Registration:
-        registration, handles = await self._try("register", server_id)
+        registration, handles = await self._try("register", server_id, _place())
         self._handles.replace(handles)
         return registration  # type: ignore[no-any-return]
 
@@ -124,6 +126,11 @@ class _RayMaster:
                 return await getattr(self._handle, method).remote(*arguments)
             except ray.exceptions.RayActorError:
                 await asyncio.sleep(0.2)
+
+
+def _place() -> Place:
+    context = ray.get_runtime_context()
+    return Place(context.get_worker_id(), ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _end_process() -> None:

@@ -1,0 +1,125 @@
+"""The servers' actors as the master handles them: made, spoken to, ended. Thin; others decide what is to be done."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.carrier import one_line
+from actors.config import Game, ServerSpec
+from actors.server import BackendServer, FrontendServer
+from handlers.life import BEFORE_STOP
+
+__all__ = ["Actors", "actor_options"]
+
+logger = logging.getLogger(__name__)
+
+STOP = 12.0
+"""Seconds for a server to stop by itself before its process is ended."""
+ACK = 5.0
+"""Seconds for a server to answer what it can answer at once."""
+NAME = 10.0
+"""Seconds for Ray to give an ended actor's name free; it takes milliseconds."""
+
+# Without it a peer's death is noticed after 1 to 2 s; with it in 10 to 20 ms.
+_ENVIRONMENT = {"RAY_timeout_ms_task_wait_for_death_info": "0"}
+
+
+def actor_options(name: str, namespace: str, num_cpus: float) -> dict[str, Any]:
+    """Return the options of every actor of a game.
+
+    Detached, since the children of an actor that dies would die with it, even when it is restarted.
+    """
+    return {
+        "name": name,
+        "namespace": namespace,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_concurrency": 10_000,
+        "num_cpus": num_cpus,
+        "runtime_env": {"env_vars": _ENVIRONMENT},
+    }
+
+
+class Actors:
+    """The actors of a game's servers, by id. ``handles`` is what servers are told of each other."""
+
+    def __init__(self, namespace: str) -> None:
+        self.handles: dict[str, Any] = {}
+        self._namespace = namespace
+        self._next_node = 0
+
+    def too_large(self, specs: Iterable[ServerSpec]) -> dict[str, str]:
+        """Return why no node can take a server, by id, for those for which it is so."""
+        largest = max(node["Resources"].get("CPU", 0.0) for node in _nodes())
+        return {
+            spec.id: f"num_cpus {spec.num_cpus:g} is more than any node has ({largest:g})"
+            for spec in specs
+            if spec.num_cpus > largest
+        }
+
+    def create(self, spec: ServerSpec, game: Game) -> None:
+        """Create a server's actor. Blocks while Ray takes it."""
+        options = actor_options(spec.id, self._namespace, spec.num_cpus)
+        nodes = _nodes()
+        node_id = nodes[self._next_node % len(nodes)]["NodeID"]
+        self._next_node += 1
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
+        actor = FrontendServer if spec.frontend else BackendServer
+        own = ray.get_runtime_context().current_actor
+        self.handles[spec.id] = ray.remote(actor).options(**options).remote(spec, game, own)
+
+    def named(self) -> list[str]:
+        """Return the names of the game's actors, as Ray has them."""
+        every = ray.util.list_named_actors(all_namespaces=True)
+        return [actor["name"] for actor in every if actor["namespace"] == self._namespace]
+
+    def find(self, server_id: str) -> bool:
+        """Take up an actor that an earlier master made; tell whether it is there."""
+        try:
+            self.handles[server_id] = ray.get_actor(server_id, self._namespace)
+        except ValueError:
+            return False
+        return True
+
+    async def ask(self, server_id: str, method: str, *arguments: Any, within: float = ACK) -> Any:
+        """Call a server. Raises RayError, and TimeoutError when it does not answer in time."""
+        return await asyncio.wait_for(getattr(self.handles[server_id], method).remote(*arguments), within)
+
+    async def tried(self, server_id: str, what: str, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call of a server; where it fails, say what did not happen, and return None."""
+        try:
+            return await call
+        except (RayError, TimeoutError) as error:
+            logger.warning("%s: %s: %s", server_id, what, one_line(error))
+            return None
+
+    async def before_stop(self, server_id: str) -> None:
+        """Have a server run its before-stop hooks."""
+        call = self.ask(server_id, "before_stop", within=BEFORE_STOP)
+        await self.tried(server_id, "its before-stop hooks did not run to their end", call)
+
+    async def stop(self, server_id: str) -> None:
+        """Have a server stop by itself; its process goes on."""
+        await self.tried(server_id, "did not stop by itself", self.ask(server_id, "stop", within=STOP))
+
+    async def kill(self, server_id: str) -> None:
+        """End a server's process for good, and return when its name is free."""
+        handle = self.handles.pop(server_id, None)
+        if handle is not None:
+            with contextlib.suppress(RayActorError):
+                ray.kill(handle, no_restart=True)
+        async with asyncio.timeout(NAME):
+            # Ray tells nobody when a name is free; it is after some milliseconds.
+            while server_id in await asyncio.to_thread(self.named):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sorted(nodes, key=lambda node: str(node["NodeID"]))

@@ -1,0 +1,250 @@
+"""What an operator does to a game that runs, step by step: restart, add, remove, drain. Pure but for its port.
+
+One server at a time, so that at no moment more than one is away; and one operation at a time. The order of the steps is
+what makes that no request is lost:
+
+- A backend that restarts: all others are told that it does, and hold what is meant for it from then on. What was under
+  way to it is finished (QUIET). It stops, its process ends, and only then a new life begins. Once that has booted, all
+  send it what they held.
+- A frontend, or a server that goes for good: it is taken out of the choice first, by clients at the gate and by
+  servers, then it finishes what it has, and only then it ends.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from actors.config import Game, ServerSpec
+from actors.membership import DRAIN, REMOVE, RESTART, Membership
+from handlers.members import DRAINING, RESTARTING
+from handlers.store import DIRECTORY
+
+__all__ = ["LEAVE", "RATE", "Fleet", "OperationError", "Operations"]
+
+logger = logging.getLogger(__name__)
+
+RATE = 200.0
+"""Clients a second that are sent away, where nobody says another rate."""
+BOOT = 60.0
+"""Seconds for a server to boot."""
+QUIET = 30.0
+"""Seconds for what is under way to a server to be finished."""
+RECONNECT = "server restarting, please reconnect"
+LEAVE = "server going away, please reconnect"
+
+
+class OperationError(Exception):
+    """The operation is refused, or ended before it was complete; the message is one line that says which, and why."""
+
+
+class Fleet(Protocol):
+    """What the operations do to servers. None of it raises because a server died; that is told in the result."""
+
+    async def tell(self) -> None:
+        """Tell every living server the table; return when each has taken it over, or has not within 5 s."""
+
+    async def quiet(self, server_id: str, limit: float) -> list[str]:
+        """Wait until nothing of the others is under way to a server; return the ids of those that are not done."""
+
+    async def drain(self, server_id: str, rate: float, reason: str) -> None:
+        """Have a server send its clients away, ``rate`` a second, and finish what it does."""
+
+    async def end(self, server_id: str, reason: str) -> None:
+        """Stop a server, end its process, and return when another can have its name."""
+
+    async def start(self, spec: ServerSpec, game: Game) -> None:
+        """Create a server's actor."""
+
+    async def booted(self, server_id: str, limit: float) -> str | None:
+        """Wait until a server has booted; return None, or why it has not."""
+
+
+class Operations:
+    """The operations on one game; ``game`` is its definition, which a restart may change."""
+
+    def __init__(self, game: Game, membership: Membership, fleet: Fleet) -> None:
+        self.game = game
+        self.running = ""
+        """What is being done, "" for nothing."""
+        self._membership = membership
+        self._fleet = fleet
+
+    async def restart(self, game: Game, target: str | None, rate: float) -> list[str]:
+        """Restart all servers, those of a type, or one, with ``game``'s definition; returns a line for each.
+
+        Backends go first. Where a server does not boot the restart ends: the others go on as they are, and that one
+        goes on trying. Raises OperationError.
+        """
+        async with self._alone(f"restart {target}" if target else "restart"):
+            if game.directory != self.game.directory:
+                raise OperationError("the key directory changed, which takes a stop and a start of the game")
+            server_ids = self._targets(target)
+            specs = {server_id: self._definition(game, server_id) for server_id in server_ids}
+            self.game = game
+            return [await self._restarted(specs[server_id], rate) for server_id in server_ids]
+
+    async def add(self, server_type: str, count: int) -> list[str]:
+        """Start further servers of a type, numbered on from the highest that it has had; returns a line for each.
+
+        Raises OperationError; one that does not boot is taken away again.
+        """
+        async with self._alone(f"add {server_type}"):
+            if count < 1:
+                raise OperationError(f"{count} servers cannot be added")
+            _refuse_directory(server_type)
+            return [await self._added(server_type) for _ in range(count)]
+
+    async def remove(self, server_id: str, rate: float, *, force: bool = False) -> list[str]:
+        """Drain a server and end it for good. Raises OperationError for the last of its type, unless ``force``."""
+        async with self._alone(f"remove {server_id}"):
+            self._may_leave(server_id, force)
+            began = time.monotonic()
+            await self._removed(server_id, rate)
+            return [f"{server_id} removed in {time.monotonic() - began:.1f} s"]
+
+    async def drain(self, server_id: str, rate: float, *, force: bool = False) -> list[str]:
+        """Give a server no new work, and have it finish what it has; it goes on running, without work.
+
+        ``restart`` makes it serve again, ``remove`` ends it. Raises OperationError as ``remove`` does.
+        """
+        async with self._alone(f"drain {server_id}"):
+            self._may_leave(server_id, force)
+            began = time.monotonic()
+            await self._drained(server_id, DRAIN, rate, LEAVE)
+            return [f"{server_id} drained in {time.monotonic() - began:.1f} s"]
+
+    async def resume(self, rate: float) -> None:
+        """Bring to an end what an earlier master had begun with a server; what would have come after it is left.
+
+        One that was to restart is restarted, and one that was to go goes. One that has ended and has not booted yet
+        needs nothing: its next life serves.
+        """
+        purposes = {spec.id: self._membership.purpose(spec.id) for spec in self._membership.specs()}
+        async with self._alone("what the master did before it died"):
+            living = self._membership.living()
+            for server_id, purpose in purposes.items():
+                if purpose == RESTART and server_id in living:
+                    logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
+                    await self._restarted(self._definition(self.game, server_id), rate)
+                elif purpose == REMOVE:
+                    logger.warning("%s: the master died while it removed it; this is continued", server_id)
+                    await self._removed(server_id, rate)
+
+    # -- the steps
+
+    async def _restarted(self, spec: ServerSpec, rate: float) -> str:
+        began = time.monotonic()
+        logger.info("%s: restarting", spec.id)
+        if spec.frontend:
+            await self._drained(spec.id, RESTART, rate, RECONNECT)
+        else:
+            self._membership.plan(spec.id, RESTARTING, RESTART)
+            await self._fleet.tell()
+            await self._quiet(spec.id)
+        await self._fleet.end(spec.id, "restarted by an operator")
+        self._membership.renew(spec)
+        await self._fleet.start(spec, self.game)
+        reason = await self._fleet.booted(spec.id, BOOT)
+        if reason is not None:
+            raise OperationError(f"{spec.id} does not boot, and goes on trying; the restart ends here: {reason}")
+        await self._fleet.tell()
+        took = time.monotonic() - began
+        logger.info("%s: restarted in %.1f s", spec.id, took)
+        return f"{spec.id} restarted in {took:.1f} s"
+
+    async def _added(self, server_type: str) -> str:
+        began = time.monotonic()
+        spec = self.game.spec(server_type, self._membership.next_number(server_type))
+        if spec is None:
+            there_are = ", ".join(sorted(self.game.server_types))
+            raise OperationError(f"the game has no server type {server_type!r}; there are {there_are}")
+        place = (spec.transport, spec.host, spec.port)
+        for other in self._membership.specs():
+            if spec.port and place == (other.transport, other.host, other.port):
+                raise OperationError(f"{spec.id} and {other.id} would both listen on {spec.host}:{spec.port}")
+        self._membership.add(spec)
+        await self._fleet.tell()
+        await self._fleet.start(spec, self.game)
+        if (reason := await self._fleet.booted(spec.id, BOOT)) is not None:
+            await self._fleet.end(spec.id, "it did not boot")
+            self._membership.remove(spec.id)
+            await self._fleet.tell()
+            raise OperationError(f"{spec.id} was not added: {reason}")
+        await self._fleet.tell()
+        return f"{spec.id} added in {time.monotonic() - began:.1f} s"
+
+    async def _removed(self, server_id: str, rate: float) -> None:
+        await self._drained(server_id, REMOVE, rate, LEAVE)
+        await self._fleet.end(server_id, "removed by an operator")
+        self._membership.remove(server_id)
+        await self._fleet.tell()
+        logger.info("%s: removed", server_id)
+
+    async def _drained(self, server_id: str, purpose: str, rate: float, reason: str) -> None:
+        self._membership.plan(server_id, DRAINING, purpose)
+        await self._fleet.tell()
+        if not self._membership.spec(server_id).frontend:
+            # Frontends go on answering their clients while these are sent away, so nobody waits for them.
+            await self._quiet(server_id)
+        await self._fleet.drain(server_id, rate, reason)
+
+    async def _quiet(self, server_id: str) -> None:
+        if late := await self._fleet.quiet(server_id, QUIET):
+            logger.warning("%s: after %g s %s still wait for it", server_id, QUIET, ", ".join(late))
+
+    # -- what is refused
+
+    @asynccontextmanager
+    async def _alone(self, what: str) -> AsyncIterator[None]:
+        if self.running:
+            raise OperationError(f"another operation is under way: {self.running}")
+        if not self._membership.serving:
+            raise OperationError("the game is still starting")
+        self.running = what
+        logger.info("operation: %s", what)
+        try:
+            yield
+        except OperationError as error:
+            logger.error("operation: %s: %s", what, error)
+            raise
+        except asyncio.CancelledError:
+            logger.warning("operation: %s: called off", what)
+            raise
+        finally:
+            self.running = ""
+
+    def _targets(self, target: str | None) -> list[str]:
+        specs = sorted(self._membership.specs(), key=lambda spec: spec.frontend)
+        found = [spec.id for spec in specs if target is None or target in (spec.type, spec.id)]
+        if not found:
+            raise OperationError(f"there is no server and no server type {target!r}")
+        return found
+
+    def _definition(self, game: Game, server_id: str) -> ServerSpec:
+        before = self._membership.spec(server_id)
+        number = server_id.rpartition("-")[2]
+        spec = game.spec(before.type, int(number)) if number.isdigit() else None
+        if spec is None:
+            raise OperationError(f"the file has no server type {before.type!r} any more; remove its servers first")
+        if spec.frontend != before.frontend:
+            raise OperationError(
+                f"{server_id} cannot become a {'frontend' if spec.frontend else 'backend'} by a restart"
+            )
+        return spec
+
+    def _may_leave(self, server_id: str, force: bool) -> None:
+        if server_id not in self._membership:
+            raise OperationError(f"there is no server {server_id!r}")
+        server_type = self._membership.spec(server_id).type
+        _refuse_directory(server_type)
+        if not force and not set(self._membership.working(server_type)) - {server_id}:
+            raise OperationError(f"{server_id} is the last {server_type} that serves; --force does it all the same")
+
+
+def _refuse_directory(server_type: str) -> None:
+    """Refuse to change how many directory servers there are: every server deals the keys to those of the file."""
+    if server_type == DIRECTORY:
+        raise OperationError("there are as many directory servers as servers.yaml says (directory.shards)")

@@ -1,0 +1,234 @@
+"""Watches the servers of a game and carries out what operations decide: the master's eyes and hands on Ray."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ray.exceptions import RayError
+
+from actors.carrier import one_line
+from actors.config import Game, ServerSpec
+from actors.deaths import exit_of
+from actors.ends import End, Ends, reason_of
+from actors.fleet import ACK, Actors
+from actors.membership import Membership, Notes, Report
+from handlers.members import Member
+
+__all__ = ["Supervisor"]
+
+logger = logging.getLogger(__name__)
+
+LOOK = 0.3
+"""Seconds between looks at a server that died."""
+TEND = 1.0
+"""Seconds between looks at the table of servers."""
+DRAIN_SPARE = 60.0
+"""Seconds that a drain may take beside sending the clients away at the rate."""
+
+
+class Supervisor:
+    """Tells servers of each other and notices who dies (operations.Fleet).
+
+    ``spawn`` runs a coroutine as a task of the master's; ``notes`` returns what a later master has to know, with a
+    version.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        actors: Actors,
+        ends: Ends,
+        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        notes: Callable[[int], Notes],
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        """Why servers did not boot."""
+        self._membership = membership
+        self._actors = actors
+        self._ends = ends
+        self._spawn = spawn
+        self._notes = notes
+        self._changed = asyncio.Event()
+        self._watches: dict[str, asyncio.Task[Any]] = {}
+
+    # -- the table
+
+    def publish(self) -> None:
+        """Begin to tell every server who the servers are."""
+        self._spawn(self.tell())
+
+    async def tell(self) -> None:
+        """Tell every living server the table; return when each has taken it over, or has not within 5 s."""
+        await asyncio.gather(*self._tellings(self._membership.living()))
+
+    async def open(self) -> None:
+        """Tell every server the table and let clients in; one that died meanwhile opens when it has booted again."""
+        members = self._membership.living()
+        await asyncio.gather(*self._tellings(members))
+        opening = (
+            self._actors.tried(member, "not opened", self._actors.ask(member, "open", within=60)) for member in members
+        )
+        await asyncio.gather(*opening)
+
+    def _tellings(self, server_ids: list[str]) -> list[Coroutine[Any, Any, None]]:
+        version = time.time_ns()
+        members, notes, handles = self._membership.members(), self._notes(version), dict(self._actors.handles)
+        return [self._told(server_id, members, handles, version, notes) for server_id in server_ids]
+
+    async def _told(
+        self, server_id: str, members: list[Member], handles: dict[str, Any], version: int, notes: Notes
+    ) -> None:
+        try:
+            await self._actors.ask(server_id, "update", members, handles, version, notes)
+        except (RayError, TimeoutError, KeyError) as error:
+            logger.debug("%s: not told of the servers: %s", server_id, one_line(error))
+
+    # -- lives
+
+    def note_booted(self, member: Member) -> bool:
+        """Take in a server that booted; returns False when a later life of it has registered."""
+        if not self._membership.booted(member):
+            return False
+        self.failed.pop(member.id, None)
+        logger.info("%s: booted as incarnation %d", member.id, member.incarnation)
+        self._changed.set()
+        return True
+
+    def note_failed(self, server_id: str, reason: str) -> None:
+        """Note why a server could not boot."""
+        self.failed[server_id] = reason
+        self._changed.set()
+
+    async def all_booted(self) -> None:
+        """Return when no server is missing, or one has failed."""
+        while self._membership.missing() and not self.failed:
+            await self._change()
+        if self.failed:
+            # Others may be about to say the same, and are told together.
+            await asyncio.sleep(LOOK)
+
+    async def booted(self, server_id: str, limit: float) -> str | None:
+        """Wait until a server has booted; return None, or why it has not."""
+        try:
+            async with asyncio.timeout(limit):
+                while server_id not in self._membership.living():
+                    if server_id in self.failed:
+                        return self.failed[server_id]
+                    await self._change()
+        except TimeoutError:
+            return f"it did not boot within {limit:g} s"
+        return None
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def watch(self, server_id: str) -> None:
+        """Notice a server's death from now on."""
+        self.unwatch(server_id)
+        self._watches[server_id] = self._spawn(self._watch(server_id))
+
+    def unwatch(self, server_id: str) -> None:
+        """Notice a server's death no more: it is ended on purpose."""
+        if (watch := self._watches.pop(server_id, None)) is not None:
+            watch.cancel()
+
+    async def _watch(self, server_id: str) -> None:
+        """Notice a server's death: the one call to it that stays under way fails."""
+        handle = self._actors.handles[server_id]
+        while True:
+            try:
+                await handle.ended.remote()
+                return
+            except RayError as error:
+                self._died(server_id, one_line(error))
+            await asyncio.sleep(LOOK)
+
+    def _died(self, server_id: str, error: str) -> None:
+        if server_id in self._membership.missing():
+            if not self._membership.dead(server_id):
+                self.note_failed(server_id, f"its process died while it booted: {error}")
+        else:
+            logger.warning("%s: died: %s", server_id, error)
+            self._membership.lost(server_id)
+        end = End(time.time(), self._membership.incarnation(server_id), error)
+        self._ends.note(server_id, end)
+        self._spawn(self._explain(server_id, end, self._membership.place(server_id).worker))
+
+    async def _explain(self, server_id: str, end: End, worker: str) -> None:
+        """Find out why a server died; the call that failed says only that it is not there."""
+        kind, detail = await exit_of(worker)
+        reason = reason_of(end.reason, kind, detail)
+        if reason != end.reason:
+            logger.warning("%s: incarnation %d ended: %s", server_id, end.incarnation, reason)
+            self._ends.note(server_id, End(end.time, end.incarnation, reason))
+
+    async def tend(self) -> None:
+        """Take their place from the dead, and look for those that did not answer; for ever."""
+        while True:
+            await asyncio.sleep(TEND)
+            if gone := self._membership.expire():
+                logger.warning("%s: gone; users go to others", ", ".join(gone))
+                self.publish()
+            if self._membership.serving:
+                missing = [i for i in self._membership.missing() if i in self._actors.handles]
+                reports = await asyncio.gather(*(self.report(server_id) for server_id in missing))
+                found = [report.member for report in reports if report is not None and report.member is not None]
+                # Each is asked, for another may have booted meanwhile, and a later life of the same too.
+                if [member for member in found if member.id in self._membership.missing() and self.note_booted(member)]:
+                    self.publish()
+
+    async def report(self, server_id: str) -> Report | None:
+        """Ask a server who it is; None when it does not answer."""
+        try:
+            answer: Report = await self._actors.ask(server_id, "report")
+        except (RayError, TimeoutError, KeyError) as error:
+            logger.debug("%s: does not answer: %s", server_id, one_line(error))
+            return None
+        return answer
+
+    # -- what operations do
+
+    async def quiet(self, server_id: str, limit: float) -> list[str]:
+        """Wait until nothing of the others is under way to a server; return the ids of those that are not done."""
+
+        async def one(other: str) -> bool:
+            try:
+                return bool(await self._actors.ask(other, "quiet", server_id, limit, within=limit + ACK))
+            except TimeoutError:
+                return False
+            except (RayError, KeyError):
+                # What dies has nothing under way any more.
+                return True
+
+        others = [other for other in self._membership.living() if other != server_id]
+        done = await asyncio.gather(*(one(other) for other in others))
+        return [other for other, quiet in zip(others, done, strict=True) if not quiet]
+
+    async def drain(self, server_id: str, rate: float, reason: str) -> None:
+        """Have a server send its clients away, ``rate`` a second, and finish what it does."""
+        if server_id not in self._membership.living():
+            return
+        described = await self._actors.tried(server_id, "not described", self._actors.ask(server_id, "describe"))
+        clients = described["connections"] if described is not None else 0
+        call = self._actors.ask(server_id, "drain", rate, reason, within=DRAIN_SPARE + clients / rate)
+        await self._actors.tried(server_id, "not drained", call)
+
+    async def end(self, server_id: str, reason: str) -> None:
+        """Stop a server, end its process, and return when another can have its name."""
+        self.unwatch(server_id)
+        if server_id in self._membership.living():
+            await self._actors.stop(server_id)
+        self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
+        await self._actors.kill(server_id)
+        self._membership.lost(server_id)
+        logger.info("%s: ended: %s", server_id, reason)
+
+    async def start(self, spec: ServerSpec, game: Game) -> None:
+        """Create a server's actor and watch it."""
+        self.failed.pop(spec.id, None)
+        await asyncio.to_thread(self._actors.create, spec, game)
+        self.watch(spec.id)
+        logger.info("%s: started", spec.id)
