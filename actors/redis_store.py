@@ -56,6 +56,7 @@ class RedisStore:
         self._interval = interval
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
         self._truth: Truth | None = None
+        self._ended = False
         self._behind = True
         self._facts: deque[Fact] = deque()
         self._watched: dict[str, int] = {}
@@ -76,17 +77,27 @@ class RedisStore:
 
     async def stop(self) -> None:
         """End, and take back what this frontend told, where redis answers within a second."""
-        if self._worker is None:
+        if self._ended:
             return
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
-        self._worker = None
+        await self._end_work()
         if self._truth is not None and not self._behind:
             try:
                 await asyncio.wait_for(self._run(scripts.LEAVE, self._own, self._generation), 1)
             except (RedisError, OSError, TimeoutError) as error:
                 logger.info("%s: %s was not told of the stop: %s", self._own, self._place, error)
+        await self.close()
+
+    async def close(self) -> None:
+        """End without a word to redis. Twice is once."""
+        await self._end_work()
         await self._redis.aclose()
+
+    async def _end_work(self) -> None:
+        # The client may turn a cancellation in the middle of a call into an error of the connection.
+        self._ended = True
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
 
     # -- what the frontend tells
 
@@ -151,7 +162,7 @@ class RedisStore:
     async def _work(self) -> None:
         pause, longest = RETRY
         failing = False
-        while True:
+        while not self._ended:
             try:
                 await self._step()
             except (RedisError, OSError, TimeoutError) as error:

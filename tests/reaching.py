@@ -42,9 +42,10 @@ class Cluster:
         shards: int = 2,
         single: bool = False,
         alone: bool = False,
+        prefix: str = "",
     ) -> None:
         self.url = url
-        self.prefix = f"{uuid.uuid4().hex}:"
+        self.prefix = prefix or f"{uuid.uuid4().hex}:"
         self.stores: dict[str, Store] = {}
         directory = DirectorySettings(
             store="redis" if url else "embedded",
@@ -95,9 +96,7 @@ class Cluster:
         """End a server as kill -9 does."""
         store: Any = self.stores.get(server_id)
         if store is not None:
-            store._worker.cancel()
-            store._worker = None
-            await store._redis.aclose()
+            await store.close()
         self.kit.lose(server_id)
 
     async def revive(self, server_id: str) -> None:
