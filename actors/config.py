@@ -11,12 +11,15 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from actors.directory_keys import DIRECTORY_KEYS, directory_settings
 from gateway import Limits, Networks, server_context
 from handlers.settings import Settings
+from handlers.store import DIRECTORY, DirectorySettings
 
 __all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game", "reread"]
 
 RESERVED = ("actors", "gateway", "handlers")
+RESERVED_TYPES = ("master", DIRECTORY)
 
 
 class TlsFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +116,7 @@ class Game:
     folder: Path
     servers: tuple[ServerSpec, ...]
     log_level: str = "info"
+    directory: DirectorySettings | None = None
     file: Path = Path("servers.yaml")
     changes: tuple[str, ...] = ()
     parcel: str = ""
@@ -207,8 +211,8 @@ class _Reader:
         except RecursionError:
             self.wrong("", "an anchor holds itself")
             return None
-        for key in document.keys() - {"app", "name", "servers"}:
-            self.wrong(str(key), "there is no such field; there are app, name and servers")
+        for key in document.keys() - {"app", "directory", "name", "servers"}:
+            self.wrong(str(key), "there is no such field; there are app, directory, name and servers")
         app = document.get("app")
         if not isinstance(app, str) or not re.fullmatch(r"[\w.]+:\w+", app):
             self.wrong("app", 'the app is expected here, as "module:object"')
@@ -225,14 +229,31 @@ class _Reader:
             return None
         specs = [spec for key, fields in servers.items() for spec in self.server_type(key, fields, folder)]
         self.check_ports(specs)
+        directory = self.directory(document["directory"], specs, str(name)) if "directory" in document else None
         if self.mistakes:
             return None
-        return Game(name=str(name), app=str(app), folder=folder, servers=tuple(specs))
+        specs += [ServerSpec(id=shard, type=DIRECTORY) for shard in directory.shard_ids] if directory else []
+        return Game(name=str(name), app=str(app), folder=folder, servers=tuple(specs), directory=directory)
+
+    def directory(self, fields: Any, specs: list[ServerSpec], name: str) -> DirectorySettings | None:
+        fields = {} if fields is None else fields
+        if not isinstance(fields, dict):
+            self.wrong("directory", "a mapping is expected")
+            return None
+        values = {key: self.value(f"directory.{key}", value, DIRECTORY_KEYS, key) for key, value in fields.items()}
+        if _WRONG in values.values():
+            return None
+        single = all(spec.settings.single_session for spec in specs if spec.frontend)
+        return directory_settings(values, name, self.wrong, single_sessions=single)
 
     def server_type(self, server_type: Any, fields: Any, folder: Path) -> list[ServerSpec]:
         where = f"servers.{server_type}"
-        if not isinstance(server_type, str) or not re.fullmatch(r"[\w-]+", server_type) or server_type == "master":
-            self.wrong(where, "a server type is made of letters, digits, - and _, and is not master")
+        if (
+            not isinstance(server_type, str)
+            or not re.fullmatch(r"[\w-]+", server_type)
+            or server_type in RESERVED_TYPES
+        ):
+            self.wrong(where, "a server type is made of letters, digits, - and _, and is not master or directory")
             return []
         if fields is None:
             fields = {}

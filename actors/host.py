@@ -12,10 +12,10 @@ from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
 from actors.inspection import counts, inspection, resident_bytes
 from actors.links import Links
-from actors.loading import load_app
 from actors.membership import Registration
 from actors.memory import Trimming, spare_the_collector
 from actors.monitor import Monitor, Sink
+from actors.stores import app_for, store_for
 from actors.way import Way
 from gateway import grow_file_table, raise_open_file_limit
 from handlers import AppError
@@ -291,7 +291,7 @@ class Host:
             logger.exception("%s: what the failed boot had begun could not be ended", self.spec.id)
 
     async def _boot(self) -> None:
-        app = load_app(self._game.folder, self._game.app, self._game.server_types)
+        app = app_for(self.spec, self._game)
         registration = await self._master.register(self.spec.id)
         self._members.replace(registration.members)
         port = 0
@@ -319,6 +319,8 @@ class Host:
             settings=self.spec.settings,
             game_settings=self.spec.game_settings,
             edge=self._edge,
+            directory=self._game.directory,
+            store=store_for(member, self._game),
             restarted=registration.restarted,
         )
         if self._edge is not None and node.frontend is not None:

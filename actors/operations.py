@@ -20,6 +20,7 @@ from typing import Protocol
 from actors.config import Game, ServerSpec
 from actors.membership import DRAIN, REMOVE, RESTART, Membership
 from handlers.members import DRAINING, RESTARTING
+from handlers.store import DIRECTORY
 
 __all__ = ["LEAVE", "RATE", "Fleet", "OperationError", "Operations"]
 
@@ -78,6 +79,8 @@ class Operations:
         goes on trying. Raises OperationError.
         """
         async with self._alone(f"restart {target}" if target else "restart"):
+            if game.directory != self.game.directory:
+                raise OperationError("the key directory changed, which takes a stop and a start of the game")
             server_ids = self._targets(target)
             specs = {server_id: self._definition(game, server_id) for server_id in server_ids}
             self.game = game
@@ -91,6 +94,7 @@ class Operations:
         async with self._alone(f"add {server_type}"):
             if count < 1:
                 raise OperationError(f"{count} servers cannot be added")
+            _refuse_directory(server_type)
             return [await self._added(server_type) for _ in range(count)]
 
     async def remove(self, server_id: str, rate: float, *, force: bool = False) -> list[str]:
@@ -235,5 +239,12 @@ class Operations:
         if server_id not in self._membership:
             raise OperationError(f"there is no server {server_id!r}")
         server_type = self._membership.spec(server_id).type
+        _refuse_directory(server_type)
         if not force and not set(self._membership.working(server_type)) - {server_id}:
             raise OperationError(f"{server_id} is the last {server_type} that serves; --force does it all the same")
+
+
+def _refuse_directory(server_type: str) -> None:
+    """Refuse to change how many directory servers there are: every server deals the keys to those of the file."""
+    if server_type == DIRECTORY:
+        raise OperationError("there are as many directory servers as servers.yaml says (directory.shards)")

@@ -10,12 +10,14 @@ from handlers.errors import (
     ChannelNotFound,
     Conflict,
     HandlerError,
+    NotConfigured,
     NotFound,
     PummeloError,
     TimedOut,
     TooMany,
     Unavailable,
 )
+from handlers.global_channels import GlobalChannel, GlobalChannels, Presence
 from handlers.handshake import Accepted, Handshake, Refused
 from handlers.members import Member, rendezvous
 from handlers.request import Reply, Request
@@ -32,10 +34,14 @@ __all__ = [
     "ChannelNotFound",
     "ChannelService",
     "Conflict",
+    "GlobalChannel",
+    "GlobalChannels",
     "HandlerError",
     "Handshake",
     "Member",
+    "NotConfigured",
     "NotFound",
+    "Presence",
     "PummeloError",
     "Refused",
     "Remote",

@@ -68,7 +68,7 @@ class ChannelRemote:
 
     def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
         """Push to a channel's members here."""
-        self._deliver(self.mirror.members(link.peer, channel), route, body, options)
+        self.deliver(self.mirror.members(link.peer, channel), route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
@@ -76,7 +76,7 @@ class ChannelRemote:
         self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
     ) -> None:
         """Push to users here; the answer names those without a session."""
-        self._deliver(uids, route, body, options)
+        self.deliver(uids, route, body, options)
         if request_id:
             missing = [uid for uid in uids if uid not in self._sessions.by_uid]
             link.answer(request_id, 0, msgpack.packb(missing))
@@ -127,7 +127,8 @@ class ChannelRemote:
 
     # -- pushes
 
-    def _deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
+    def deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
+        """Push to users here, on all their sessions."""
         by_uid = self._sessions.by_uid
         self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body, options)
 

@@ -3,6 +3,7 @@
 PummeloError
 ├── AppError               the app's declarations are wrong; raised while it is imported or started
 ├── ChannelNotFound        this server made no channel of that name
+├── NotConfigured          the game's file lacks what a call needs
 └── HandlerError           an answer to whoever asked: a code and a message
     ├── BadRequest    400  the body does not fit the route's schema
     ├── NotFound      404  no such route, session or server
@@ -21,6 +22,7 @@ __all__ = [
     "ChannelNotFound",
     "Conflict",
     "HandlerError",
+    "NotConfigured",
     "NotFound",
     "PummeloError",
     "TimedOut",
@@ -47,6 +49,10 @@ class AppError(PummeloError):
 
 class ChannelNotFound(PummeloError, LookupError):
     """No channel of that name was made by this server; channels are local to the server that made them."""
+
+
+class NotConfigured(PummeloError, RuntimeError):
+    """What was called needs a key in ``servers.yaml`` that is not there; the message names it."""
 
 
 class HandlerError(PummeloError):

@@ -27,6 +27,7 @@ from handlers.link import CLOSED, FORWARD, Done, Link
 from handlers.meters import Tally
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
+from handlers.residents import Residents
 from handlers.scheduler import PushScheduler, Schedulers, scheduler_for
 from handlers.session import Session
 
@@ -65,13 +66,14 @@ class Frontend:
         self._rate = SessionRate(rate) if rate else None
         self._waiting = waiting
         self._forward_timeout = forward_timeout
+        self.residents: Residents | None = None
         self._on_bind = self._app.on_bind.functions(node.server.type)
         self._on_unbind = self._app.on_unbind.functions(node.server.type)
         self.sessions = SessionService(
             incarnation,
             single_session=single_session,
             user_gone=self._user_gone,
-            was_bound=lambda session: self._run_hooks(self._on_bind, session, session.uid),
+            was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
         )
         self.remote = ChannelRemote(node, edge, self.sessions, scheduler, self._schedulers)
@@ -324,10 +326,17 @@ class Frontend:
             view = Session(session.id, self._node.id, uid, session.packed, self._node)
             self._node.start_task(run_logged(hooks, self._node.id, view, self._node.server))
 
-    def _user_gone(self, uid: str) -> None:
-        self.remote.user_gone(uid)
-
     def _dealt_with(self, session_id: int, server_id: str) -> None:
         session = self.sessions.find(session_id)
         if session is not None:
             session.served.add(server_id)
+
+    def _user_bound(self, session: FrontendSession) -> None:
+        if self.residents is not None:
+            self.residents.bound(session)
+        self._run_hooks(self._on_bind, session, session.uid)
+
+    def _user_gone(self, uid: str) -> None:
+        if self.residents is not None:
+            self.residents.user_gone(uid)
+        self.remote.user_gone(uid)

@@ -4,6 +4,7 @@ pomelo's SessionService: a session may be bound to one uid, a uid may have sever
 """
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -118,6 +119,7 @@ class SessionService:
         self._user_gone = user_gone
         self._was_bound = was_bound
         self._was_unbound = was_unbound
+        self._last_moment = 0.0
 
     def open(self, client: Client) -> FrontendSession:
         """Return a new session for a connection."""
@@ -154,7 +156,7 @@ class SessionService:
             raise Conflict("the session is bound to another uid")
         earlier = self.by_uid.get(uid, ())
         session.uid = uid
-        session.bound_at = time.time()
+        session.bound_at = self._moment()
         self.by_uid[uid] = [*earlier, session]
         self._was_bound(session)
         if self.single_session:
@@ -216,7 +218,7 @@ class SessionService:
             case "kick":
                 self.kick(session_id, argument)
             case "kick_uid":
-                self.kick_uid(*argument)
+                return self.kick_uid(*argument)
             case _:
                 return self._ask(operation, session_id, argument)
         return None
@@ -236,6 +238,11 @@ class SessionService:
             case "count":
                 return {"sessions": len(self), "logged_in": self.logged_in}
         raise NotFound(f"no session operation {operation!r}")
+
+    def _moment(self) -> float:
+        """Return the time, later than at any call before: who was bound when also says in which order."""
+        self._last_moment = max(time.time(), math.nextafter(self._last_moment, math.inf))
+        return self._last_moment
 
     def _unbind(self, session: FrontendSession) -> None:
         uid, session.uid = session.uid, None

@@ -18,7 +18,7 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from handlers.members import Member, Members
 from handlers.node import Node
 from handlers.server import Server
 from handlers.settings import Settings
+from handlers.store import DIRECTORY, DirectorySettings, Store
 
 __all__ = ["Kit", "KitClient", "run"]
 
@@ -42,7 +43,8 @@ INCARNATION = 1
 class Kit:
     """A game's servers in memory; ``frontends`` and ``backends`` say how many of each type, as ``servers.yaml`` does.
 
-    ``weights`` are those of single servers, by id; ``began`` is the time of day at the loop's time 0, for cron.
+    ``weights`` are those of single servers, by id; ``directory`` is the file's key of that name, and ``stores`` makes
+    each server's store where it is not the embedded one; ``began`` is the time of day at the loop's time 0, for cron.
 
     An async context: entering runs the start hooks, of all servers those before the start first, and the all-started
     ones last; leaving runs those before the stop, closes the clients, lets what follows from that happen, and stops
@@ -59,9 +61,13 @@ class Kit:
         settings: Settings | None = None,
         game_settings: Mapping[str, Any] | None = None,
         weights: Mapping[str, int] | None = None,
+        directory: DirectorySettings | None = None,
+        stores: Callable[[Member], Store] | None = None,
         began: datetime = datetime(2024, 1, 1, tzinfo=UTC),
     ) -> None:
         counts = {**frontends, **(backends or {})}
+        if directory is not None and stores is None:
+            counts[DIRECTORY] = directory.shards
         if mistakes := app.mistakes(counts):
             raise AppError("; ".join(mistakes))
         self._incarnations = itertools.count(INCARNATION)
@@ -85,13 +91,15 @@ class Kit:
 
         def node(member: Member, *, restarted: bool) -> Node:
             return Node(
-                app,
+                App(app.name) if member.type == DIRECTORY else app,
                 member,
                 Members(members),
                 self._links[member.id],
                 settings=settings or Settings(),
                 game_settings=game_settings,
                 edge=_MemoryEdge() if member.frontend else None,
+                directory=directory,
+                store=stores(member) if stores is not None else None,
                 restarted=restarted,
                 now=lambda: began + timedelta(seconds=asyncio.get_running_loop().time()),
             )

@@ -12,16 +12,25 @@ __all__ = [
     "BROADCAST",
     "CLOSED",
     "DESTROY",
+    "DISPLACED",
+    "FIND",
     "FORWARD",
+    "GLOBAL_DESTROY",
+    "GLOBAL_JOIN",
+    "GLOBAL_LEAVE",
+    "GLOBAL_PUSH",
     "JOIN",
     "LEAVE",
     "LEFT",
     "MIRROR",
     "MIRRORED",
+    "PRESENCE",
     "PUSH",
     "PUSH_TO",
+    "RETELL",
     "RPC",
     "SESSION",
+    "TELL",
     "Done",
     "Entry",
     "Link",
@@ -48,6 +57,17 @@ LEFT: Final = 10  # uid, [[channel, token], ...]                    a frontend t
 CLOSED: Final = 11  # session id, uid, packed values, reason        a frontend to those that dealt with the session
 MIRROR: Final = 12  # channel, [[uid, token], ...]                  a frontend to a later life of the channel's server
 MIRRORED: Final = 13  #                                             the same: that was all, the answer says it is known
+
+# What reaches over the whole cluster (handlers.reach, handlers.shard):
+GLOBAL_JOIN: Final = 20  # channel, uid, metadata, watch            any to a frontend
+GLOBAL_LEAVE: Final = 21  # channel, uid
+GLOBAL_DESTROY: Final = 22  # channel
+GLOBAL_PUSH: Final = 23  # channel, route, body[, packed options]
+TELL: Final = 24  # a fact: its kind, key, fields (handlers.store)  a frontend to a directory server
+RETELL: Final = 25  # single sessions, facts, whether they are the last ones: all that is so on the frontend
+FIND: Final = 26  # question, argument                              any to a directory server
+DISPLACED: Final = 27  # uid, until when bound                      to the frontend where sessions are to be ended
+PRESENCE: Final = 28  # channel, joined, left, count, scope         a directory server to a frontend that watches
 
 
 class Link(Protocol):

@@ -55,6 +55,7 @@ from handlers.link import (
 )
 from handlers.members import Member, Members
 from handlers.meters import Meters, Tally
+from handlers.reach import Reach
 from handlers.rebuild import WAITING_KINDS, Rebuild
 from handlers.request import Request
 from handlers.router import Router
@@ -64,6 +65,7 @@ from handlers.server import Server
 from handlers.session import Closed, Session
 from handlers.sessions import Sessions
 from handlers.settings import Settings
+from handlers.store import DirectorySettings, Store
 
 __all__ = ["Node"]
 
@@ -87,19 +89,25 @@ class Node:
         settings: Settings,
         game_settings: Mapping[str, Any] | None = None,
         edge: Edge | None = None,
+        directory: DirectorySettings | None = None,
+        store: Store | None = None,
         restarted: bool = False,
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         self.id = member.id
+        self.type = member.type
         self.app = app
         self.members = members
         self.links: Links = WithLoopback(links, LoopbackLink(member.id, self.apply))
+        self.reach = Reach(self, directory, store)
         self.server = Server(
             member.id,
             member.type,
             channels=ChannelService(self, app.broadcast_filters, incarnation=member.incarnation),
             sessions=Sessions(self),
             rpc=Rpc(Caller(self, member.type)),
+            users=self.reach.users,
+            global_channels=self.reach.channels,
             members=members,
             settings=game_settings or {},
         )
@@ -120,6 +128,7 @@ class Node:
                 forward_timeout=settings.forward_timeout,
                 rate=settings.rate,
             )
+            self.reach.attach(self.frontend)
         self.closings = Closings(app.on_close.functions(member.type), self.server, self.start_task)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._table = self._entry_table()
@@ -132,6 +141,7 @@ class Node:
 
     async def start(self) -> None:
         """Run the app's start hooks. Raises what the first failing one raises."""
+        await self.reach.start()
         await self.life.start()
 
     async def rebuilt(self) -> None:
@@ -175,6 +185,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.reach.stop()
         if self.frontend is not None:
             self.frontend.close()
 
@@ -199,6 +210,7 @@ class Node:
         """Take note that the link to a server came up, or began anew: nothing was said on it since ``lost``."""
         if self.frontend is not None:
             self.frontend.remote.came_up(server_id, incarnation)
+        self.reach.came_up(server_id)
 
     def gone(self, server_id: str) -> None:
         """Take note that a server is no more: nothing of it comes back."""
@@ -216,6 +228,7 @@ class Node:
         self.server.channels.frontend_lost(server_id)
         self.dispatcher.frontend_lost(server_id)
         self.closings.frontend_lost(server_id)
+        self.reach.went_down(server_id)
 
     def _entry_table(self) -> dict[int, Callable[..., None]]:
         table: dict[int, Callable[..., None]] = {
@@ -237,7 +250,7 @@ class Node:
                 PUSH_TO: remote.push_to,
                 BROADCAST: remote.broadcast,
             }
-        return table
+        return table | self.reach.table()
 
     def _held_back(self, kind: int, rebuild: Rebuild) -> Callable[..., None]:
         """Return what keeps entries of a kind for later, but for the server's own: its hooks may ask it themselves."""

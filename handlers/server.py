@@ -3,15 +3,17 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from handlers import deadline
 from handlers.channels import ChannelService
+from handlers.global_channels import GlobalChannels
 from handlers.lag import LagProbe
 from handlers.members import Member, Members
 from handlers.rpc import Rpc
 from handlers.sessions import Sessions
+from handlers.users import Users
 
 __all__ = ["Server"]
 
@@ -33,6 +35,8 @@ class Server:
         channels: ChannelService,
         sessions: Sessions,
         rpc: Rpc,
+        users: Users,
+        global_channels: GlobalChannels,
         members: Members,
         settings: Mapping[str, Any],
     ) -> None:
@@ -41,9 +45,11 @@ class Server:
         self.channels = channels
         self.sessions = sessions
         self.rpc = rpc
+        self.global_channels = global_channels
         self.settings = settings
         self.state: Any = None
         self._members = members
+        self._users = users
         self._tasks: set[asyncio.Task[Any]] = set()
         self._probe: LagProbe | None = None
 
@@ -58,6 +64,32 @@ class Server:
     def members(self, server_type: str) -> list[Member]:
         """Return the game's servers of a type that take new work, in the order of their ids; a gate picks from them."""
         return self._members.of(server_type)
+
+    async def where(self, uid: str | int) -> list[str]:
+        """Return the ids of the frontends at which a user has a session now, sorted; none when it is not online.
+
+        This and the next three know of every frontend, and need the key ``directory`` in ``servers.yaml``: without it
+        they raise NotConfigured, and Unavailable or TimedOut where the directory cannot be asked.
+        """
+        return await self._users.where(uid)
+
+    async def is_online(self, uids: Iterable[str | int]) -> dict[str, bool]:
+        """Return for each user whether it has a session somewhere; a frontend asks nobody about its own users."""
+        return await self._users.is_online(uids)
+
+    async def push_to_users(
+        self, uids: Iterable[str | int], route: str, message: Any, *, options: Any = None
+    ) -> list[str]:
+        """Send a message to users wherever they are, on all their sessions; returns the uids that were not reached.
+
+        Encoded once, one entry for each frontend. A uid is returned that has no session, or whose frontends did not
+        confirm. Raises TypeError for a message that JSON cannot carry or options that msgpack cannot.
+        """
+        return await self._users.push_to(uids, route, message, options=options)
+
+    async def kick(self, uid: str | int, reason: str = "kick") -> int:
+        """Close every session of a user, wherever they are, after telling the clients why; returns how many."""
+        return await self._users.kick(uid, reason)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Run a coroutine beside the handlers; cancelled at stop. An exception is logged with its traceback.

@@ -9,19 +9,20 @@ import pytest
 from support_handlers import virtual
 
 from handlers.kit import Kit, KitClient
+from handlers.store import DirectorySettings
 
 ENTER = "connector.entryHandler.enter"
 SEND = "chat.chatHandler.send"
 
 
-def chat_kit() -> Kit:
+def chat_kit(directory: DirectorySettings | None = None) -> Kit:
     path = Path(__file__).parents[1] / "examples" / "chat" / "app.py"
     spec = importlib.util.spec_from_file_location("chat_example", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Kit(module.app, frontends={"gate": 1, "connector": 2}, backends={"chat": 3})
+    return Kit(module.app, frontends={"gate": 1, "connector": 2}, backends={"chat": 3}, directory=directory)
 
 
 async def entered(kit: Kit, connector: int, name: str, room: str = "tea") -> KitClient:
@@ -137,6 +138,27 @@ async def test_nobody_speaks_before_entering_a_room() -> None:
     async with chat_kit() as kit:
         client = await kit.connect("connector-1")
         assert (await client.request(SEND, {"content": "hello"}))["code"] == 403
+
+
+@virtual
+async def test_who_asks_is_told_who_is_online_in_rooms_on_all_the_chat_servers() -> None:
+    async with chat_kit(DirectorySettings()) as kit:
+        alice = await kit.connect("connector-1")
+        await alice.request(ENTER, {"username": "alice", "rid": "tea", "presence": True})
+        assert (await alice.pushed("onPresence"))["count"] == 1
+        others = [await entered(kit, 1 + n % 2, f"u{n}", f"room{n}") for n in range(6)]
+        homes = [
+            n for n in (1, 2, 3) if any(name.startswith("room") for name in kit.server(f"chat-{n}").channels.names())
+        ]
+        assert len(homes) > 1
+        told = await alice.pushed("onPresence")
+        assert {one["uid"]: one["meta"] for one in told["joined"]} == {
+            f"u{n}*room{n}": {"name": f"u{n}", "room": f"room{n}"} for n in range(6)
+        }
+        others[0].close()
+        kit.lose("connector-2")
+        assert sorted((await alice.pushed("onPresence"))["left"]) == ["u0*room0", "u1*room1", "u3*room3", "u5*room5"]
+        assert all(route != "onPresence" for other in others for route, _ in other.pushes)
 
 
 @virtual

@@ -1,7 +1,8 @@
 """The original chat demo of pomelo, with its routes and pushes: a gate, connectors, and chat servers with rooms.
 
 A client asks the gate for a connector, enters a room there, and talks. A room lives on the chat server that its name
-hashes to, whichever connectors its members came by.
+hashes to, whichever connectors its members came by. Who is online in all the rooms, on whatever chat servers they are,
+is a global channel: everybody in a room is in it, and who asks for it as it enters is told who comes and goes.
 """
 
 import zlib
@@ -12,7 +13,10 @@ import msgspec
 
 from handlers import App, HandlerError, Request, Server, Session, rendezvous
 
-app = App("chat", routes=["onChat", "onAdd", "onLeave"])
+app = App("chat", routes=["onChat", "onAdd", "onLeave", "onPresence"])
+
+EVERYWHERE = "everywhere"
+"""The global channel of everybody in a room."""
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -25,10 +29,11 @@ class QueryEntry(msgspec.Struct):
 
 
 class Enter(msgspec.Struct):
-    """Who enters which room."""
+    """Who enters which room; ``presence`` asks for ``onPresence``, who is online in all the rooms."""
 
     username: Name
     rid: Name
+    presence: bool = False
 
 
 class Rooms(dict[str, set[str]]):
@@ -77,7 +82,12 @@ async def enter(msg: Enter, session: Session, server: Server) -> dict[str, Any]:
     finally:
         if users is None:
             await session.unbind()
-    return {"code": 500, "error": True} if users is None else {"code": 200, "users": users}
+    if users is None:
+        return {"code": 500, "error": True}
+    if server.global_channels.available:
+        told = {"name": msg.username, "room": msg.rid}
+        server.global_channels.get(EVERYWHERE).add(uid, server.id, told, watch=msg.presence)
+    return {"code": 200, "users": users}
 
 
 @app.on_close("connector")

@@ -11,6 +11,7 @@ const log = new Log($("log"), $("more"));
 const title = document.title;
 let session = null; // while in a room, or on the way in
 let users = new Set();
+let online = new Map(); // everybody in any room, by uid: {name, room}
 let unread = 0;
 let unconfirmed = []; // own lines the room has not echoed yet: {line, text, target}
 let presence = "outside"; // then "inside", and "lost" between a loss and the way back in
@@ -93,6 +94,8 @@ function showRoom() {
   if (room !== lastRoom) log.clear();
   lastRoom = room;
   users = new Set([name]);
+  online = new Map();
+  showElsewhere();
   $("room-name").textContent = room;
   $("target").replaceChildren();
   showUsers();
@@ -168,6 +171,13 @@ const listener = {
     log.note(`${user} left`);
   },
 
+  presence({ joined, left, reset }) {
+    if (reset) online = new Map();
+    for (const { uid, meta } of joined) online.set(uid, meta);
+    for (const uid of left) online.delete(uid);
+    showElsewhere();
+  },
+
   end: turnedAway,
 };
 
@@ -240,6 +250,16 @@ function showUsers() {
   $("people").setAttribute("aria-label", `${users.size} ${users.size === 1 ? "person" : "people"} here`);
   $("alone").hidden = others.length > 0;
   showTargets(others);
+}
+
+/** Those in other rooms, whichever servers these are on. */
+function showElsewhere() {
+  const others = [...online.values()].filter(({ room }) => room !== session?.room);
+  others.sort((a, b) => a.room.localeCompare(b.room) || a.name.localeCompare(b.name));
+  const entry = ({ name, room }) =>
+    element("li", "user", avatar(name), element("span", "user-name", name), element("small", "", room));
+  $("elsewhere").replaceChildren(...others.map(entry));
+  $("elsewhere-title").hidden = others.length === 0;
 }
 
 function userEntry(user) {

@@ -33,6 +33,8 @@ export class EntryError extends Error {
  * @property {(message: {msg: string, from: string, target: string}) => void} chat
  * @property {(user: string) => void} add
  * @property {(user: string) => void} leave
+ * @property {(change: {joined: {uid: string, meta: {name: string, room: string}}[], left: string[], reset?: boolean}) => void}
+ *     presence who is online in all the rooms: everybody with `reset`, else who came and went since.
  * @property {(error: EntryError) => void} end it is over without our wish.
  */
 
@@ -102,7 +104,7 @@ export class Session {
       if (this.#stopped) throw new EntryError("refused", "You left.");
       const answer = await client.request(
         "connector.entryHandler.enter",
-        { username: this.name, rid: this.room },
+        { username: this.name, rid: this.room, presence: true },
         { timeout: STEP_TIMEOUT },
       );
       if (this.#stopped) throw new EntryError("refused", "You left.");
@@ -146,6 +148,7 @@ export class Session {
     client.on("onChat", deliver((body) => this.#listener.chat(body)));
     client.on("onAdd", deliver((body) => this.#listener.add(body.user)));
     client.on("onLeave", deliver((body) => this.#listener.leave(body.user)));
+    client.on("onPresence", deliver((body) => this.#listener.presence(body)));
     return () => {
       const held = early;
       early = null;

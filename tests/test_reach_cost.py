@@ -1,0 +1,108 @@
+"""What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own."""
+
+from support_handlers import LinkSpy, virtual
+
+from handlers import App
+from handlers.kit import Kit, KitClient
+from handlers.link import FIND, GLOBAL_PUSH, PUSH_TO, TELL
+from handlers.settings import Settings
+from handlers.store import JOINED, OFFLINE, ONLINE, PARTED, DirectorySettings
+
+
+def kit(*, single: bool = False, shards: int = 1) -> Kit:
+    return Kit(
+        App("cost"),
+        frontends={"c": 3},
+        backends={"b": 1},
+        settings=Settings(single_session=single),
+        directory=DirectorySettings(shards=shards, single_sessions=single),
+    )
+
+
+async def login(game: Kit, uid: str, connector: str) -> KitClient:
+    client = await game.connect(connector)
+    frontend = game.nodes[connector].frontend
+    assert frontend is not None
+    frontend.sessions.bind(client.session.id, uid)
+    await game.settle()
+    return client
+
+
+@virtual
+async def test_a_login_a_join_and_a_leave_are_one_entry_each() -> None:
+    async with kit() as game:
+        spy = LinkSpy(game, "c-1")
+        first, second = await login(game, "u", "c-1"), await login(game, "u", "c-1")
+        assert [fields[:2] for _, fields in spy.of(TELL)] == [(ONLINE, "u")]
+        game.server("b-1").global_channels.get("room").add("u", "c-1")
+        game.server("b-1").global_channels.get("room").add("u", "c-1")
+        await game.settle()
+        assert [fields[:3] for _, fields in spy.of(TELL)[1:]] == [(JOINED, "room", "u")]
+        first.close()
+        second.close()
+        await game.settle()
+        assert [fields for _, fields in spy.of(TELL)[2:]] == [(PARTED, "room", "u"), (OFFLINE, "u")]
+        assert {peer for peer, _ in spy.of(TELL)} == {"directory-1"}
+
+
+@virtual
+async def test_a_frontend_asks_nobody_whether_its_own_user_is_online() -> None:
+    async with kit() as game:
+        await login(game, "u", "c-1")
+        spy = LinkSpy(game, "c-1")
+        assert await game.server("c-1").is_online(["u"]) == {"u": True}
+        assert spy.entries == []
+
+
+@virtual
+async def test_where_all_sessions_are_single_a_frontend_finds_and_reaches_its_own_users_by_itself() -> None:
+    async with kit(single=True) as game:
+        client = await login(game, "u", "c-1")
+        spy = LinkSpy(game, "c-1")
+        server = game.server("c-1")
+        assert await server.where("u") == ["c-1"]
+        assert await server.push_to_users(["u"], "on", 1) == []
+        assert await server.kick("u", "enough") == 1
+        assert {peer for peer, _, _ in spy.entries if peer != "c-1"} <= {"directory-1"}
+        assert spy.of(FIND) == []
+        assert client.pushes == [("on", 1)]
+
+
+@virtual
+async def test_a_push_to_many_users_is_a_question_a_shard_and_an_entry_a_frontend() -> None:
+    async with kit(shards=2) as game:
+        for number in range(30):
+            await login(game, f"u{number}", f"c-{1 + number % 2}")
+        spy = LinkSpy(game, "b-1")
+        assert await game.server("b-1").push_to_users([f"u{n}" for n in range(30)], "on", 1) == []
+        assert sorted(peer for peer, _ in spy.of(FIND)) == ["directory-1", "directory-2"]
+        assert sorted(peer for peer, _ in spy.of(PUSH_TO)) == ["c-1", "c-2"]
+
+
+@virtual
+async def test_a_global_push_is_an_entry_a_frontend_and_asks_no_store() -> None:
+    async with kit() as game:
+        for number in range(30):
+            await login(game, f"u{number}", f"c-{1 + number % 2}")
+            game.server("b-1").global_channels.get("room").add(f"u{number}", f"c-{1 + number % 2}")
+        spy = LinkSpy(game, "b-1")
+        game.server("b-1").global_channels.get("room").push("on", {"a": 1})
+        assert [(peer, kind) for peer, kind, _ in spy.entries] == [(f"c-{n}", GLOBAL_PUSH) for n in (1, 2, 3)]
+        bodies = {id(fields[2]) for _, fields in spy.of(GLOBAL_PUSH)}
+        assert len(bodies) == 1
+
+
+@virtual
+async def test_a_push_to_the_members_here_is_one_frame_for_all_of_them() -> None:
+    async with kit() as game:
+        clients = [await login(game, f"u{number}", "c-1") for number in range(5)]
+        for number in range(5):
+            game.server("b-1").global_channels.get("room").add(f"u{number}", "c-1")
+        frontend = game.nodes["c-1"].frontend
+        assert frontend is not None
+        frames: list[str] = []
+        encode = frontend.remote._edge.encode_push
+        frontend.remote._edge.encode_push = lambda route, body: frames.append(route) or encode(route, body)  # type: ignore[method-assign, func-returns-value]
+        assert await game.server("b-1").global_channels.get("room").push_confirmed("on", 1) == []
+        assert frames == ["on"]
+        assert all(client.pushes == [("on", 1)] for client in clients)

@@ -1,0 +1,147 @@
+"""What is the redis store's own: a redis that is away or has lost all, lives that ended without a word, older lives."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial, wraps
+from typing import Any
+
+import pytest
+import redis
+from reaching import Cluster, soon
+from redis_server import RedisServer
+
+from actors import redis_scripts
+from actors.redis_store import RedisStore
+from handlers.errors import Unavailable
+from handlers.store import ONLINE
+
+Test = Callable[[RedisServer], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+def real_time(test: Test) -> Callable[..., None]:
+    @wraps(test)
+    def run(server: RedisServer) -> None:
+        asyncio.run(test(server))
+
+    return run
+
+
+def keys(cluster: Cluster, server: RedisServer) -> list[str]:
+    """Return what is in redis of a game, without its prefix; but for the number of the last change."""
+    with redis.Redis(port=server.port) as client:
+        found: Any = client.keys(f"{cluster.prefix}*")
+    return sorted(key.decode().removeprefix(cluster.prefix) for key in found if not key.endswith(b":seq"))
+
+
+@real_time
+async def test_a_redis_that_comes_back_empty_is_told_all_again(server: RedisServer) -> None:
+    async with Cluster(server.url, single=True) as cluster:
+        watcher = await cluster.login("watcher", "c-1")
+        await cluster.login("u", "c-2")
+        await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
+        await cluster.channel().add_confirmed("u", "c-2", 5)
+        await soon(cluster.channel().count, 2)
+        server.stop()
+        with pytest.raises(Unavailable, match=r"the directory, redis at 127\.0\.0\.1"):
+            await cluster.server().where("u")
+        # Pushes need no redis, and who comes and goes meanwhile is known afterwards.
+        assert await cluster.channel().push_confirmed("on", 1) == []
+        assert ("on", 1) in watcher.pushes
+        await cluster.login("meanwhile", "c-2")
+        await cluster.channel().add_confirmed("meanwhile", "c-2")
+        server.start()
+        await soon(partial(ask, cluster.channel().members), ["meanwhile", "u", "watcher"], 10)
+        await soon(partial(ask, partial(cluster.server().where, "meanwhile")), ["c-2"], 10)
+        await soon(lambda: watcher.pushes[-1][0], "onPresence")
+        await soon(lambda: watcher.pushes[-1][1]["count"], 3)
+        assert any(body.get("reset") for route, body in watcher.pushes if route == "onPresence")
+
+
+async def ask(question: Callable[[], Any]) -> Any:
+    try:
+        return sorted(await question())
+    except Unavailable:
+        return None
+
+
+@real_time
+async def test_nothing_stays_in_redis_of_those_who_left(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        clients = [await cluster.login(f"u{n}", f"c-{1 + n % 2}") for n in range(10)]
+        for n in range(10):
+            await cluster.channel().add_confirmed(f"u{n}", f"c-{1 + n % 2}", n, watch=n == 0)
+        await soon(cluster.channel().count, 10)
+        assert "online:u3" in keys(cluster, server)
+        for client in clients:
+            client.close()
+        await soon(
+            lambda: [key for key in keys(cluster, server) if not key.startswith("log:")],
+            ["alive:c-1", "alive:c-2", "known"],
+        )
+    assert [key for key in keys(cluster, server) if not key.startswith("log:")] == []
+
+
+@real_time
+async def test_a_whole_game_that_died_counts_for_nobody_and_is_swept_by_the_next(server: RedisServer) -> None:
+    dead = Cluster(server.url)
+    async with dead:
+        for place in ("c-1", "c-2"):
+            await dead.login(place, place)
+            await dead.channel().add_confirmed(place, place)
+        await soon(dead.channel().count, 2)
+        for server_id in list(dead.stores):
+            await dead.kill(server_id)
+    assert "online:c-1" in keys(dead, server)
+    async with Cluster(server.url, prefix=dead.prefix) as born:
+        await soon(born.channel().count, 0)
+        await soon(partial(born.server().where, "c-1"), [])
+        await soon(lambda: [key for key in keys(born, server) if key.startswith(("online", "channel"))], [])
+
+
+def test_a_frontend_without_a_sign_of_life_counts_for_nothing(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_scripts, "TTL", 1200)
+
+    async def scenario() -> None:
+        async with Cluster(server.url) as cluster:
+            await cluster.login("u", "c-1")
+            await cluster.channel().add_confirmed("u", "c-1")
+            await soon(cluster.channel().count, 1)
+            # Its links are up and it serves, but it does not get to redis.
+            store: Any = cluster.stores["c-1"]
+            await store._end_work()
+            await soon(partial(cluster.server().where, "u"), [], 3)
+            await soon(cluster.channel().count, 0)
+            store._ended = False
+            store._worker = asyncio.get_running_loop().create_task(store._work())
+            await soon(partial(cluster.server().where, "u"), ["c-1"])
+            await soon(cluster.channel().count, 1)
+
+    asyncio.run(scenario())
+
+
+@real_time
+async def test_an_older_life_of_a_frontend_writes_nothing_over_a_later_one(server: RedisServer) -> None:
+    truth: Any = type(
+        "Truth", (), {"single_session": False, "facts": staticmethod(lambda: iter([(ONLINE, "old", 1.0)]))}
+    )()
+    newer: Any = type(
+        "Truth", (), {"single_session": False, "facts": staticmethod(lambda: iter([(ONLINE, "new", 2.0)]))}
+    )()
+    later, earlier = (RedisStore(server.url, "lives:", "c-1", incarnation) for incarnation in (8, 7))
+    await later.start(newer)
+    await soon(partial(later.where, ["new", "old"]), {"new": ["c-1"]})
+    await earlier.start(truth)
+    for _ in range(20):
+        assert await later.where(["new", "old"]) == {"new": ["c-1"]}
+        await asyncio.sleep(0.02)
+    await earlier.stop()
+    assert await later.where(["new", "old"]) == {"new": ["c-1"]}
+    await later.stop()
