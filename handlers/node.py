@@ -15,6 +15,7 @@ import msgpack
 
 from handlers import deadline
 from handlers.app import App
+from handlers.callee import Callee
 from handlers.caller import Caller
 from handlers.channel_remote import Edge
 from handlers.channels import ChannelService
@@ -28,7 +29,6 @@ from handlers.errors import (
     Unavailable,
     error_for,
     error_from,
-    is_cancelled,
     pack_message,
 )
 from handlers.frontend import Frontend
@@ -131,6 +131,7 @@ class Node:
             self.reach.attach(self.frontend)
         self.closings = Closings(app.on_close.functions(member.type), self.server, self.start_task)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._callee = Callee(app, self.server, self.start_task)
         self._table = self._entry_table()
         self._rebuild: Rebuild | None = None
         if restarted:
@@ -233,7 +234,7 @@ class Node:
     def _entry_table(self) -> dict[int, Callable[..., None]]:
         table: dict[int, Callable[..., None]] = {
             FORWARD: self._forwarded,
-            RPC: self._called,
+            RPC: self._callee.called,
             LEFT: self._members_left,
             CLOSED: self._session_closed,
             MIRROR: self._mirror_told,
@@ -290,30 +291,6 @@ class Node:
             tally.failed(code)
         if request_id:
             link.answer(request_id, code, payload)
-
-    def _called(self, link: Link, request_id: int, route: str, packed: bytes, milliseconds: int = 0) -> None:
-        remote = self.app.remotes.get(route)
-        if remote is None or remote.server_type != self.server.type:
-            raise NotFound(f"no remote {route!r} on {self.id}")
-        self.start_task(self._run_remote(link, request_id, route, packed, milliseconds))
-
-    async def _run_remote(self, link: Link, request_id: int, route: str, packed: bytes, milliseconds: int) -> None:
-        if milliseconds:
-            deadline.begin(milliseconds / 1000)
-        try:
-            payload, code = await self.app.remotes[route].run(self.server, packed), 0
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                link.answer(request_id, 503, b"the server is stopping")
-                raise
-            code, payload = self._remote_failure(route, error)
-        except Exception as error:  # noqa: BLE001 - it becomes the answer
-            code, payload = self._remote_failure(route, error)
-        link.answer(request_id, code, payload)
-
-    def _remote_failure(self, route: str, error: BaseException) -> tuple[int, bytes]:
-        code, message = error_for(error, f"{self.id}: the remote {route}")
-        return code, pack_message(message)
 
     def _members_left(self, link: Link, request_id: int, uid: str, places: list[tuple[str, int]]) -> None:
         self.server.channels.gone(link.peer, uid, places)
