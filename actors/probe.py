@@ -1,4 +1,4 @@
-"""``python -m actors.probe ADDRESS``: the games on a Ray cluster, one name a line.
+"""``python -m actors.probe ADDRESS``: the games on a Ray cluster, one name a line, sorted.
 
 A process of its own, since ``ray.init`` waits for minutes where something else answers, and this can be ended.
 """
@@ -44,9 +44,9 @@ def _main(address: str) -> None:
     from actors.membership import MASTER  # noqa: PLC0415
 
     ray.init(address, namespace=PREFIX, log_to_driver=False, logging_level=logging.ERROR)
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["name"] == MASTER and actor["namespace"].startswith(PREFIX):
-            sys.stdout.write(actor["namespace"].removeprefix(PREFIX) + "\n")
+    masters = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["name"] == MASTER]
+    games = {actor["namespace"].removeprefix(PREFIX) for actor in masters if actor["namespace"].startswith(PREFIX)}
+    sys.stdout.writelines(f"{game}\n" for game in sorted(games))
     sys.stdout.flush()
     # Ray's own orderly end takes longer than all this.
     os._exit(0)

@@ -168,7 +168,10 @@ class PomeloClient:
         return bytes([len(route.encode())]) + route.encode()
 
     async def _send(self, kind: int, body: bytes = b"") -> None:
-        await self._socket.send(bytes([kind]) + len(body).to_bytes(3, "big") + body)
+        try:
+            await self._socket.send(bytes([kind]) + len(body).to_bytes(3, "big") + body)
+        except websockets.ConnectionClosed as error:
+            raise Closed("the connection closed") from error
 
     async def _read(self) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
