@@ -167,6 +167,7 @@ class Master:
     async def register(self, server_id: str, place: Place) -> tuple[Registration, dict[str, Any]]:
         """Begin a life of a server."""
         await self._known.wait()
+        await self._supervisor.may_begin(server_id)
         return self._membership.register(server_id, place), dict(self._actors.handles)
 
     async def booted(self, member: Member) -> bool:

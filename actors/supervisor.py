@@ -51,6 +51,7 @@ class Supervisor:
         self._spawn = spawn
         self._notes = notes
         self._changed = asyncio.Event()
+        self._starting: dict[str, asyncio.Event] = {}
         self._watches: dict[str, asyncio.Task[Any]] = {}
 
     # -- the table
@@ -227,8 +228,23 @@ class Supervisor:
         logger.info("%s: ended: %s", server_id, reason)
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
-        """Create a server's actor and watch it."""
+        """Create a server's actor, watch it, and tell the others of it; only then its life may begin."""
         self.failed.pop(spec.id, None)
-        await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
-        self.watch(spec.id)
-        logger.info("%s: started", spec.id)
+        told = self._starting[spec.id] = asyncio.Event()
+        try:
+            await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
+            self.watch(spec.id)
+            logger.info("%s: started", spec.id)
+            await self.tell()
+        finally:
+            told.set()
+            if self._starting.get(spec.id) is told:
+                del self._starting[spec.id]
+
+    async def may_begin(self, server_id: str) -> None:
+        """Return once the others know the actor of a server that was started: whom it greets must be able to call it.
+
+        Else they would call the actor of its life before, and take the new one for dead.
+        """
+        if (told := self._starting.get(server_id)) is not None:
+            await told.wait()
