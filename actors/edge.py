@@ -1,11 +1,21 @@
 """Where the gateway meets the logic: a listener's clients become the frontend's sessions."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.config import ServerSpec
-from gateway import Client, Frame, HandshakeReply, HandshakeRequest, Listener, Message, RouteDictionary, server_context
+from gateway import (
+    Client,
+    Frame,
+    Group,
+    HandshakeReply,
+    HandshakeRequest,
+    Listener,
+    Message,
+    RouteDictionary,
+    server_context,
+)
 from handlers import App, Handshake, Refused
 from handlers.frontend import Frontend
 
@@ -38,6 +48,10 @@ class ClientEdge:
     def encode_push(self, route: str, body: bytes) -> Frame:
         """Return a push as a frame for any number of clients."""
         return self.listener.encode_push(route, body)
+
+    def group(self, clients: Iterable[Client]) -> Group:
+        """Return clients as one that can be sent to."""
+        return Group(clients)
 
     def handshake(self, client: Client, request: HandshakeRequest) -> HandshakeReply | Awaitable[HandshakeReply]:
         """Ask the app's hook, if it has one."""

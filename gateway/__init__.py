@@ -12,6 +12,7 @@ from gateway.connection import TRANSITIONS, Connection, State
 from gateway.dictionary import RouteDictionary
 from gateway.errors import EncodeError, GatewayError, HandshakeError, MessageError, ProtocolError, TooLargeError
 from gateway.frame import Frame
+from gateway.group import Group
 from gateway.handshake import HandshakeReply, HandshakeRequest, parse_handshake
 from gateway.limits import Limits, grow_file_table, raise_open_file_limit
 from gateway.listener import Listener
@@ -37,6 +38,7 @@ __all__ = [
     "EncodeError",
     "Frame",
     "GatewayError",
+    "Group",
     "HandshakeError",
     "HandshakeReply",
     "HandshakeRequest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from gateway.handshake import HandshakeReply, HandshakeRequest
 from gateway.hub import Hub
 from gateway.message import Message, encode_response
 from gateway.package import PackageDecoder, PackageType, encode_package
+
+if TYPE_CHECKING:
+    from gateway.tcp import TcpWire
 
 __all__ = ["Client", "Wire"]
 
@@ -55,11 +58,21 @@ class Client:
     what it said of itself, None before it has. `owner` is the acceptor's to use, for its session.
     """
 
-    __slots__ = ("_connection", "_decoder", "_hub", "_opened", "_wire", "address", "handshake", "owner")
+    __slots__ = ("_connection", "_decoder", "_hub", "_opened", "_wire", "address", "handshake", "owner", "stream_wire")
 
-    def __init__(self, hub: Hub, wire: Wire, address: tuple[str, int], accepted: float) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        wire: Wire,
+        address: tuple[str, int],
+        accepted: float,
+        *,
+        stream_wire: TcpWire | None = None,
+    ) -> None:
         self._hub = hub
         self._wire = wire
+        #: The wire again, for `Group`, if it is one that takes part in batches.
+        self.stream_wire = stream_wire
         self._connection = Connection(hub.terms, accepted)
         self._decoder = PackageDecoder(hub.limits.message_size)
         self._opened = False
@@ -225,6 +238,8 @@ class Client:
         hub = self._hub
         logger.debug("%s: closed %s:%s: %s", hub.name, *self.address, reason)
         hub.clients.discard(self)
+        if self.stream_wire is not None:
+            self.stream_wire.stand_apart()  # what its groups are sent from now on is not for it
         if self._opened:
             # Later, since whoever kicks or sends may be in the middle of its own sessions.
             hub.loop.call_soon(self._tell_closed, reason)

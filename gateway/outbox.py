@@ -1,16 +1,24 @@
-"""What leaves: everything that one turn of the loop makes for a client goes out in one write.
+"""What leaves: all that is made for a client before its turn comes goes out in one write.
 
-Clients with something to send stand on one list, and one `call_soon` empties it. Clients of one room mostly get the
-same frames in the same turn: their chunks are the same objects, so the bytes joined for the one before serve the next
-as well.
+Whoever waits for something, an answer or a handshake, is written to at the end of the turn of the loop that made it.
+Those who only get pushes follow, a few in a turn: between two portions of a crowd the loop reads what came in, and
+sends on what the first of them asked next. What is pushed meanwhile to those that still wait goes out in the same
+write, so the busier a room is the fewer writes a push takes.
+
+Clients of one room mostly get the same frames: their chunks are the same objects, so the bytes joined for the one
+before serve the next as well.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 __all__ = ["Outbox", "Writer"]
+
+# Writes in one turn to those who only get pushes: about 0.2 ms, several times what a turn costs by itself.
+PORTION = 64
 
 
 class Writer(Protocol):
@@ -25,29 +33,54 @@ class Writer(Protocol):
 class Outbox:
     """The clients of a listener that have something pending. `call_soon` is the loop's, or a test's."""
 
-    __slots__ = ("_call_soon", "_dirty")
+    __slots__ = ("_call_soon", "_first", "_others", "_scheduled")
 
     def __init__(self, call_soon: Callable[[Callable[[], Any]], Any]) -> None:
         self._call_soon = call_soon
-        self._dirty: list[Writer] = []
+        self._first: deque[Writer] = deque()
+        self._others: deque[Writer] = deque()
+        self._scheduled = False
 
     def add(self, writer: Writer) -> None:
-        """Have the writer's `pending` written at the end of this turn; to be called when it stops being None."""
-        if not self._dirty:
-            self._call_soon(self.flush)
-        self._dirty.append(writer)
+        """Have what is `pending` written when it is the writer's turn; to be called when it stops being None."""
+        self._others.append(writer)
+        self._schedule()
+
+    def hasten(self, writer: Writer) -> None:
+        """Have what is `pending`, or about to be, written at the end of this turn, added or not."""
+        self._first.append(writer)
+        self._schedule()
 
     def flush(self) -> None:
         """Write everything now."""
-        dirty, self._dirty = self._dirty, []
-        last: list[bytes] = []
-        data = b""
-        for writer in dirty:
-            chunks = writer.pending
-            if chunks is None:
-                continue
-            writer.pending = None
-            if chunks != last:
-                data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                last = chunks
-            writer.write(data)
+        _write(self._first, len(self._first))
+        _write(self._others, len(self._others))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        _write(self._first, len(self._first))
+        _write(self._others, PORTION)
+        if self._others:
+            self._schedule()
+
+
+def _write(writers: deque[Writer], most: int) -> None:
+    """Take writers off, and write for those who have something pending, at most so many of them."""
+    last: list[bytes] = []
+    data = b""
+    while writers and most:
+        writer = writers.popleft()
+        chunks = writer.pending
+        if chunks is None:
+            continue  # written in haste, or gone
+        most -= 1
+        writer.pending = None
+        if chunks is not last and chunks != last:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            last = chunks
+        writer.write(data)

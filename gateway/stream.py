@@ -23,7 +23,12 @@ class Stream(TcpWire):
 
     def send_package(self, package: bytes) -> None:
         """Queue one package."""
-        self._send(package)
+        self._send_first(package)
+
+    @staticmethod
+    def chunk_of(frame: Frame) -> bytes:
+        """Return a frame's bytes as they stand in the stream."""
+        return frame.package
 
     def send_frame(self, frame: Frame) -> None:
         """Queue a package that many clients get."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 
 from gateway.client import Client
 from gateway.frame import Frame
+from gateway.group import TURN, Batch
 from gateway.hub import Hub
 
 __all__ = ["TcpWire"]
@@ -18,8 +19,6 @@ logger = logging.getLogger(__name__)
 # Seconds that a client gets to close after us. Closing at once would reset the connection under whatever it is
 # sending, and the reset may overtake the KICK.
 CLOSE_TIMEOUT = 2.0
-# Bytes that one turn of the loop may make for one client that has read everything before: two of the largest packages.
-TURN = 32 << 20
 
 
 class TcpWire(asyncio.Protocol, ABC):
@@ -29,16 +28,19 @@ class TcpWire(asyncio.Protocol, ABC):
     in the stream of bytes: `data_received`, and the `Wire` that the client writes to.
     """
 
-    __slots__ = ("_closing_until", "_hub", "_size", "_transport", "bucket", "client", "pending")
+    __slots__ = ("_closing_until", "_hastened", "_hub", "_size", "_transport", "batch", "bucket", "client", "pending")
 
     def __init__(self, hub: Hub, transport: asyncio.Transport, address: tuple[str, int], accepted: float) -> None:
         self._hub = hub
         self._transport = transport
         self._closing_until = 0.0
         self._size = 0
+        self._hastened = False
         self.bucket = 0
         self.pending: list[bytes] | None = None
-        self.client = Client(hub, self, address, accepted)
+        #: What it shares `pending` with, None for nobody.
+        self.batch: Batch | None = None
+        self.client = Client(hub, self, address, accepted, stream_wire=self)
         hub.wires.add(self)
         hub.wheel.schedule(self, self.client.deadline)
 
@@ -51,7 +53,7 @@ class TcpWire(asyncio.Protocol, ABC):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the socket is gone."""
-        self.pending = None
+        self._take_pending()
         self._hub.leave(self)
         self.client.lost("client closed" if error is None else f"connection lost: {error}")
 
@@ -61,6 +63,11 @@ class TcpWire(asyncio.Protocol, ABC):
     def send_package(self, package: bytes) -> None:
         """Queue one package."""
 
+    @staticmethod
+    @abstractmethod
+    def chunk_of(frame: Frame) -> bytes:
+        """Return a frame's bytes as they stand in the stream."""
+
     @abstractmethod
     def send_frame(self, frame: Frame) -> None:
         """Queue a frame that many clients get."""
@@ -68,7 +75,8 @@ class TcpWire(asyncio.Protocol, ABC):
     @property
     def waiting(self) -> int:
         """Bytes queued that the socket has not taken."""
-        return self._transport.get_write_buffer_size() + (self._size if self.pending is not None else 0)
+        pending = self._size if self.batch is None else self.batch.size
+        return self._transport.get_write_buffer_size() + pending
 
     @abstractmethod
     def close(self, code: int) -> None:
@@ -89,12 +97,33 @@ class TcpWire(asyncio.Protocol, ABC):
         self._transport.abort()
         return math.inf
 
+    def share(self, batch: Batch) -> None:
+        """Have what the batch holds pending from now on; it begins with what was pending before."""
+        if self.batch is not None:
+            self.batch.apart.append(self.client)
+        elif self.pending is None:
+            self._hub.outbox.add(self)
+        self.pending, self.batch = batch.chunks, batch
+
+    def stand_apart(self) -> None:
+        """Leave the batch, if any, with what is pending."""
+        batch = self.batch
+        if batch is not None:
+            batch.apart.append(self.client)
+            self.pending, self._size, self.batch = batch.chunks.copy(), batch.size, None
+
     def write(self, data: bytes) -> None:
         """Hand the bytes of this turn to the socket, unless its client does not read and has too many waiting.
 
         One that has read everything gets what a turn made for it, though that alone be more than may wait.
         """
-        size, self._size = self._size, 0
+        if self.batch is None:
+            size = self._size
+        else:
+            size = self.batch.size
+            self.batch.close()
+            self.batch = None
+        self._size, self._hastened = 0, False
         transport = self._transport
         waiting = transport.get_write_buffer_size()
         if size > TURN or (waiting and waiting + len(data) > self._hub.limits.outgoing):
@@ -106,11 +135,20 @@ class TcpWire(asyncio.Protocol, ABC):
         """Drop the connection at once, with all that is queued."""
         if not self._transport.is_closing():
             logger.info("%s: abort %s:%s: %s", self._hub.name, *self.client.address, reason)
-        self.pending = None
+        self._take_pending()
         self._transport.abort()
         self.client.lost(reason)
 
+    def _send_first(self, chunk: bytes) -> None:
+        """Queue what the client waits for, and with it all that is queued before."""
+        if not self._hastened:
+            self._hastened = True
+            self._hub.outbox.hasten(self)
+        self._send(chunk)
+
     def _send(self, chunk: bytes) -> None:
+        if self.batch is not None:
+            self.stand_apart()
         if self.pending is None:
             self.pending = [chunk]
             self._hub.outbox.add(self)
@@ -119,6 +157,13 @@ class TcpWire(asyncio.Protocol, ABC):
         # What is over that within one turn is not even kept; `write` will find it so and abort.
         self._size += len(chunk)
 
+    def _take_pending(self) -> list[bytes]:
+        """Return what is queued, and forget it."""
+        chunks = self.pending or []
+        self.pending = self.batch = None
+        self._size, self._hastened = 0, False
+        return chunks
+
     def _linger(self) -> None:
         """Give the client a while to close after us."""
         self._closing_until = self._hub.clock() + CLOSE_TIMEOUT
@@ -126,8 +171,7 @@ class TcpWire(asyncio.Protocol, ABC):
 
     def _write_pending(self) -> None:
         """Hand over what is queued now, since the end of our side is to follow it."""
-        chunks, self.pending = self.pending, None
-        if chunks is not None:
+        if chunks := self._take_pending():
             self._transport.write(b"".join(chunks))
 
     def _hang_up(self) -> None:

@@ -54,7 +54,12 @@ class WebSocket(TcpWire):
 
     def send_package(self, package: bytes) -> None:
         """Queue one package, in a frame of its own."""
-        self._send(websocket_frame(package))
+        self._send_first(websocket_frame(package))
+
+    @staticmethod
+    def chunk_of(frame: Frame) -> bytes:
+        """Return a frame's bytes as they stand in the stream."""
+        return frame.websocket
 
     def send_frame(self, frame: Frame) -> None:
         """Queue a frame that many clients get."""
@@ -95,6 +100,6 @@ class WebSocket(TcpWire):
         """Queue what the core wants to say; an empty piece means that the TCP connection is to be closed after it."""
         for piece in core.data_to_send():
             if piece:
-                self._send(piece)
+                self._send_first(piece)
             else:
                 self._hang_up()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from handlers.errors import NotFound, Unavailable
-from handlers.frontend_sessions import Client, FrontendSession, SessionService
+from handlers.frontend_sessions import FrontendSession, SessionService
+from handlers.groups import Group
 from handlers.link import LEFT, MIRROR, MIRRORED, Link
 from handlers.mirror import Mirror
 from handlers.rpc import DEFAULT_TIMEOUT
@@ -28,6 +29,9 @@ class Edge(Protocol):
 
     def encode_push(self, route: str, body: bytes) -> Any:
         """Return a push as a frame that any client's ``send`` takes."""
+
+    def group(self, clients: Iterable[Any]) -> Group:
+        """Return clients of this listener as a group, each once."""
 
 
 class ChannelRemote:
@@ -68,7 +72,13 @@ class ChannelRemote:
 
     def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
         """Push to a channel's members here."""
-        self.deliver(self.mirror.members(link.peer, channel), route, body, options)
+        place = (link.peer, channel)
+        group = self.mirror.groups.get(place)
+        if group is None:
+            group = self.group(self.mirror.members(*place))
+            if group:
+                self.mirror.groups[place] = group
+        self.deliver(group, route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
@@ -76,7 +86,7 @@ class ChannelRemote:
         self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
     ) -> None:
         """Push to users here; the answer names those without a session."""
-        self.deliver(uids, route, body, options)
+        self.deliver(self.group(uids), route, body, options)
         if request_id:
             missing = [uid for uid in uids if uid not in self._sessions.by_uid]
             link.answer(request_id, 0, msgpack.packb(missing))
@@ -95,7 +105,7 @@ class ChannelRemote:
         sessions: Iterable[FrontendSession] = self._sessions if everyone else self._sessions.bound()
         if chosen:
             sessions = self._kept(sessions, route, *msgpack.unpackb(chosen, strict_map_key=False))
-        self._push([session.client for session in sessions], route, body, options)
+        self.deliver(self._edge.group(session.client for session in sessions), route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
@@ -127,13 +137,13 @@ class ChannelRemote:
 
     # -- pushes
 
-    def deliver(self, uids: Iterable[str], route: str, body: bytes, options: bytes) -> None:
-        """Push to users here, on all their sessions."""
+    def group(self, uids: Iterable[str]) -> Group:
+        """Return the clients of all sessions that users have here."""
         by_uid = self._sessions.by_uid
-        self._push([session.client for uid in uids if uid in by_uid for session in by_uid[uid]], route, body, options)
+        return self._edge.group(session.client for uid in uids if uid in by_uid for session in by_uid[uid])
 
-    def _push(self, clients: list[Client], route: str, body: bytes, options: bytes) -> None:
-        # A list, made before the first is written to: writing may close a client, which changes the tables.
+    def deliver(self, clients: Group, route: str, body: bytes, options: bytes) -> None:
+        """Push to clients, through the scheduler that the app picks."""
         frame = self._edge.encode_push(route, body)
         self._node.meters.pushes += len(clients)
         if self._schedulers is None:

@@ -72,6 +72,7 @@ class Frontend:
         self.sessions = SessionService(
             incarnation,
             single_session=single_session,
+            sessions_changed=self._sessions_changed,
             user_gone=self._user_gone,
             was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
@@ -330,6 +331,11 @@ class Frontend:
         session = self.sessions.find(session_id)
         if session is not None:
             session.served.add(server_id)
+
+    def _sessions_changed(self, uid: str) -> None:
+        self.remote.mirror.sessions_changed(uid)
+        if self.residents is not None:
+            self.residents.sessions_changed(uid)
 
     def _user_bound(self, session: FrontendSession) -> None:
         if self.residents is not None:

@@ -99,7 +99,8 @@ class SessionService:
     """All sessions of a frontend, by id and by uid.
 
     Ids hold the frontend's incarnation, so that nothing meant for an earlier life's session reaches another client.
-    ``user_gone(uid)`` is called when a uid has lost its last session here, ``was_bound(session)`` when a session got a
+    ``sessions_changed(uid)`` is called when a uid has one more session here, or one less but still some,
+    ``user_gone(uid)`` when it has lost its last, ``was_bound(session)`` when a session got a
     uid, and ``was_unbound(session, uid)`` when one was unbound, not when it closed.
     """
 
@@ -108,6 +109,7 @@ class SessionService:
         incarnation: int,
         *,
         single_session: bool,
+        sessions_changed: Callable[[str], None],
         user_gone: Callable[[str], None],
         was_bound: Callable[[FrontendSession], None],
         was_unbound: Callable[[FrontendSession, str], None],
@@ -116,6 +118,7 @@ class SessionService:
         self._ids = itertools.count((incarnation << 32) + 1)
         self._by_id: dict[int, FrontendSession] = {}
         self.by_uid: dict[str, list[FrontendSession]] = {}
+        self._sessions_changed = sessions_changed
         self._user_gone = user_gone
         self._was_bound = was_bound
         self._was_unbound = was_unbound
@@ -158,6 +161,7 @@ class SessionService:
         session.uid = uid
         session.bound_at = self._moment()
         self.by_uid[uid] = [*earlier, session]
+        self._sessions_changed(uid)
         self._was_bound(session)
         if self.single_session:
             for other in earlier:
@@ -251,6 +255,7 @@ class SessionService:
         left = [other for other in self.by_uid[uid] if other is not session]
         if left:
             self.by_uid[uid] = left
+            self._sessions_changed(uid)
         else:
             del self.by_uid[uid]
             self._user_gone(uid)

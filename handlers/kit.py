@@ -18,7 +18,7 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,8 @@ from typing import Any
 from handlers.app import App
 from handlers.clock import run
 from handlers.errors import AppError
-from handlers.frontend_sessions import FrontendSession
+from handlers.frontend_sessions import Client, FrontendSession
+from handlers.groups import Each
 from handlers.handshake import Handshake
 from handlers.kit_links import MemoryLinks
 from handlers.members import Member, Members
@@ -314,6 +315,9 @@ class KitClient:
 class _MemoryEdge:
     def encode_push(self, route: str, body: bytes) -> tuple[str, bytes]:
         return route, body
+
+    def group(self, clients: Iterable[Client]) -> Each:
+        return Each(clients)
 
 
 def _body(message: Any) -> bytes:

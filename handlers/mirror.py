@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Collection, Iterator
 
+from handlers.groups import Group
+
 __all__ = ["Mirror"]
 
 Place = tuple[str, str]
@@ -19,19 +21,25 @@ class Mirror:
 
     def __init__(self) -> None:
         self._lives: dict[str, int] = {}
+        self.groups: dict[Place, Group] = {}
+        """What was made of a channel's members here, as long as they and their sessions stay the same."""
         self._members: dict[Place, dict[str, int]] = {}
         self._places: dict[str, set[Place]] = {}
 
     def join(self, server_id: str, channel: str, uid: str, token: int) -> None:
         """Take a member in, or note its newer token."""
         place = (server_id, channel)
-        self._members.setdefault(place, {})[uid] = token
+        members = self._members.setdefault(place, {})
+        if uid not in members:
+            self.groups.pop(place, None)
+        members[uid] = token
         self._places.setdefault(uid, set()).add(place)
 
     def leave(self, server_id: str, channel: str, uid: str) -> None:
         """Take a member out; one that is none is no error."""
         place = (server_id, channel)
         if self._members.get(place, {}).pop(uid, None) is not None:
+            self.groups.pop(place, None)
             self._unplace(uid, place)
             if not self._members[place]:
                 del self._members[place]
@@ -39,6 +47,7 @@ class Mirror:
     def destroy(self, server_id: str, channel: str) -> None:
         """Forget a channel."""
         place = (server_id, channel)
+        self.groups.pop(place, None)
         for uid in self._members.pop(place, {}):
             self._unplace(uid, place)
 
@@ -46,10 +55,16 @@ class Mirror:
         """Return a channel's members here."""
         return self._members.get((server_id, channel), {}).keys()
 
+    def sessions_changed(self, uid: str) -> None:
+        """Take note that a member has other sessions than before."""
+        for place in self._places.get(uid, ()):
+            self.groups.pop(place, None)
+
     def forget_user(self, uid: str) -> dict[str, list[tuple[str, int]]]:
         """Take a user out of every channel; returns what to report: by server id, its channels with their tokens."""
         report: dict[str, list[tuple[str, int]]] = {}
         for place in self._places.pop(uid, ()):
+            self.groups.pop(place, None)
             token = self._members[place].pop(uid)
             if not self._members[place]:
                 del self._members[place]

@@ -62,7 +62,7 @@ class Reach:
             self.residents = frontend.residents = Residents(
                 self._node,
                 frontend.sessions,
-                frontend.remote.deliver,
+                frontend.remote,
                 self.store,
                 interval=self._settings.presence_interval,
             )

@@ -5,7 +5,7 @@ it from whatever server, takes it out when its last session closes, and tells th
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgpack
@@ -13,6 +13,7 @@ import msgspec
 
 from handlers.body import encode_body
 from handlers.frontend_sessions import FrontendSession, SessionService
+from handlers.groups import Group
 from handlers.link import DISPLACED, Entry, Link
 from handlers.shard import unpack_diff
 from handlers.store import GREET, JOINED, OFFLINE, ONLINE, PARTED, UNWATCHED, WATCHED, Diff, Fact, Scope, Store
@@ -30,8 +31,14 @@ class Port(Protocol):
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
 
 
-Deliver = Callable[[Iterable[str], str, bytes, bytes], None]
-"""Pushes to users here: their uids, route, body and packed options."""
+class Pushes(Protocol):
+    """The frontend's way of a push to clients (handlers.channel_remote.ChannelRemote)."""
+
+    def group(self, uids: Iterable[str]) -> Group:
+        """Return the clients of all sessions that users have here."""
+
+    def deliver(self, clients: Group, route: str, body: bytes, options: bytes) -> None:
+        """Push to clients, with packed options."""
 
 
 class Residents:
@@ -41,17 +48,16 @@ class Residents:
     a channel are gathered, before they are told who is in it.
     """
 
-    def __init__(
-        self, port: Port, sessions: SessionService, deliver: Deliver, store: Store, *, interval: float
-    ) -> None:
+    def __init__(self, port: Port, sessions: SessionService, pushes: Pushes, store: Store, *, interval: float) -> None:
         self.single_session = sessions.single_session
         self._port = port
         self._sessions = sessions
-        self._deliver = deliver
+        self._pushes = pushes
         self._store = store
         self._interval = interval
         self._members: dict[str, dict[str, bytes]] = {}
         self._channels: dict[str, set[str]] = {}
+        self._groups: dict[str, Group] = {}  # by channel, as long as its members and their sessions stay the same
         self._watchers: dict[str, set[str]] = {}
         self._new_watchers: dict[str, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -68,6 +74,11 @@ class Residents:
         uid = session.uid
         if uid is not None and (self.single_session or len(self._sessions.by_uid[uid]) == 1):
             self._store.tell((ONLINE, uid, session.bound_at))
+
+    def sessions_changed(self, uid: str) -> None:
+        """Take note that a user has other sessions here than before."""
+        for channel in self._channels.get(uid, ()):
+            self._groups.pop(channel, None)
 
     def user_gone(self, uid: str) -> None:
         """Take a user without sessions here out of every global channel."""
@@ -111,7 +122,10 @@ class Residents:
         """Push to the members here; for none of them it costs nothing."""
         members = self._members.get(channel)
         if members is not None:
-            self._deliver(members, route, body, options)
+            group = self._groups.get(channel)
+            if group is None:
+                group = self._groups[channel] = self._pushes.group(members)
+            self._pushes.deliver(group, route, body, options)
         if request_id:
             link.answer(request_id, 0, b"")
 
@@ -153,12 +167,14 @@ class Residents:
         if diff.scope is not Scope.CHANGE:
             self._new_watchers.pop(channel, None)
         if to:
-            self._deliver(to, ON_PRESENCE, presence_body(channel, diff), b"")
+            self._pushes.deliver(self._pushes.group(to), ON_PRESENCE, presence_body(channel, diff), b"")
 
     # -- members
 
     def _join(self, channel: str, uid: str, metadata: bytes) -> None:
         group = self._members.setdefault(channel, {})
+        if uid not in group:
+            self._groups.pop(channel, None)
         if group.get(uid) != metadata:
             group[uid] = metadata
             self._channels.setdefault(uid, set()).add(channel)
@@ -168,6 +184,7 @@ class Residents:
         self._unwatch(channel, uid)
         group, channels = self._members[channel], self._channels[uid]
         del group[uid]
+        self._groups.pop(channel, None)
         channels.discard(channel)
         if not group:
             del self._members[channel]

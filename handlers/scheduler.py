@@ -1,12 +1,13 @@
 """Push schedulers: when what servers say to clients is handed to their connections (pomelo's CoPushScheduler)."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from logging import getLogger
 from typing import Any, Protocol
 
 from handlers.frontend_sessions import Client
+from handlers.groups import Group
 
 __all__ = ["BufferedScheduler", "DirectScheduler", "PushScheduler", "Schedulers", "scheduler_for"]
 
@@ -16,7 +17,7 @@ logger = getLogger(__name__)
 class PushScheduler(Protocol):
     """Hands frames and answers to clients, keeping the order for each client. Called from the frontend's loop."""
 
-    def push(self, clients: Iterable[Client], frame: Any) -> None:
+    def push(self, clients: Group, frame: Any) -> None:
         """Schedule one frame for many clients."""
 
     def respond(self, client: Client, request_id: int, body: bytes) -> None:
@@ -32,10 +33,9 @@ class PushScheduler(Protocol):
 class DirectScheduler:
     """Hands over at once; the connection itself joins what one turn of the loop produced into one write."""
 
-    def push(self, clients: Iterable[Client], frame: Any) -> None:
+    def push(self, clients: Group, frame: Any) -> None:
         """Hand the frame to every client."""
-        for client in clients:
-            client.send(frame)
+        clients.send(frame)
 
     def respond(self, client: Client, request_id: int, body: bytes) -> None:
         """Hand the answer to the client."""
@@ -61,7 +61,7 @@ class BufferedScheduler:
         self._waiting: dict[Client, list[Callable[[], None]]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def push(self, clients: Iterable[Client], frame: Any) -> None:
+    def push(self, clients: Group, frame: Any) -> None:
         """Keep the frame for every client."""
         for client in clients:
             self._keep(client, partial(client.send, frame))
@@ -119,7 +119,7 @@ class Schedulers:
         self._named = {"default": default, **named}
         self._choice = choice
 
-    def push(self, clients: Iterable[Client], frame: Any, route: str, options: Any) -> None:
+    def push(self, clients: Group, frame: Any, route: str, options: Any) -> None:
         """Schedule one frame for many clients by the scheduler that the app picks for its route and options."""
         self._picked(route, options).push(clients, frame)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.outbox import Outbox
+from gateway.outbox import PORTION, Outbox
 
 
 class Writer:
@@ -92,3 +92,33 @@ def test_a_writer_whose_pending_was_taken_away_is_passed_over() -> None:
     writer.pending = None
     outbox.flush()
     assert writer.written == []
+
+
+def test_a_crowd_is_written_to_in_portions_and_who_is_in_haste_first() -> None:
+    outbox, calls = make()
+    writers = [Writer() for _ in range(3 * PORTION)]
+    for writer in writers:
+        writer.send(outbox, b"push")
+    outbox.hasten(writers[-1])
+    calls.pop()()
+    assert writers[-1].written == [b"push"]
+    assert [len(writer.written) for writer in writers].count(1) == PORTION + 1
+    writers[-2].send(outbox, b" and more")
+    while calls:
+        calls.pop()()
+    assert writers[-2].written == [b"push and more"]
+    assert all(len(writer.written) == 1 for writer in writers)
+
+
+def test_those_that_were_written_to_in_haste_do_not_pile_up() -> None:
+    outbox, calls = make()
+    writers = [Writer() for _ in range(2 * PORTION)]
+    for _ in range(10):
+        for writer in writers:
+            writer.send(outbox, b"x")
+            outbox.hasten(writer)
+        calls.pop()()
+    assert all(writer.written == [b"x"] * 10 for writer in writers)
+    while calls:
+        calls.pop()()
+    assert all(len(writer.written) == 10 for writer in writers)

@@ -6,6 +6,7 @@ from typing import Any
 from support_handlers import Stage, virtual
 
 from handlers import Server, Session
+from handlers.groups import Each
 from handlers.scheduler import BufferedScheduler, DirectScheduler
 from handlers.settings import Settings
 
@@ -37,9 +38,9 @@ class Ears:
 @virtual
 async def test_the_direct_scheduler_hands_over_at_once_in_order() -> None:
     scheduler, one, two = DirectScheduler(), Ears(), Ears()
-    scheduler.push([one, two], "a")
+    scheduler.push(Each([one, two]), "a")
     scheduler.respond(one, 1, b"{}")
-    scheduler.push([one], "b")
+    scheduler.push(Each([one]), "b")
     scheduler.forget(one)
     scheduler.close()
     assert one.heard == ["a", (1, b"{}"), "b"]
@@ -49,10 +50,10 @@ async def test_the_direct_scheduler_hands_over_at_once_in_order() -> None:
 @virtual
 async def test_the_buffered_scheduler_hands_over_once_an_interval_keeping_each_clients_order() -> None:
     scheduler, one, two = BufferedScheduler(0.02), Ears(), Ears()
-    scheduler.push([one, two], "a")
+    scheduler.push(Each([one, two]), "a")
     scheduler.respond(one, 1, b"{}")
     await asyncio.sleep(0.01)
-    scheduler.push([one], "b")
+    scheduler.push(Each([one]), "b")
     assert one.heard == two.heard == []
     await asyncio.sleep(0.5)
     assert one.heard == ["a", (1, b"{}"), "b"]
@@ -68,11 +69,11 @@ async def test_the_buffered_scheduler_hands_over_once_an_interval_keeping_each_c
 async def test_a_client_for_whom_too_much_waits_gets_it_at_once_and_nothing_twice() -> None:
     scheduler, busy, calm = BufferedScheduler(1, limit=3), Ears(), Ears()
     for number in range(4):
-        scheduler.push([busy], number)
-    scheduler.push([calm], "x")
+        scheduler.push(Each([busy]), number)
+    scheduler.push(Each([calm]), "x")
     assert busy.heard == [0, 1, 2, 3]
     assert calm.heard == []
-    scheduler.push([busy], 4)
+    scheduler.push(Each([busy]), 4)
     assert busy.heard == [0, 1, 2, 3]
     await asyncio.sleep(2)
     assert busy.heard == [0, 1, 2, 3, 4]
@@ -82,7 +83,7 @@ async def test_a_client_for_whom_too_much_waits_gets_it_at_once_and_nothing_twic
 @virtual
 async def test_what_is_kept_for_a_client_that_is_gone_is_dropped() -> None:
     scheduler, one, two = BufferedScheduler(1), Ears(), Ears()
-    scheduler.push([one, two], "a")
+    scheduler.push(Each([one, two]), "a")
     scheduler.forget(one)
     scheduler.forget(one)
     await asyncio.sleep(2)
@@ -92,7 +93,7 @@ async def test_what_is_kept_for_a_client_that_is_gone_is_dropped() -> None:
 @virtual
 async def test_closing_hands_over_what_is_left_and_keeps_nothing_more() -> None:
     scheduler, one = BufferedScheduler(1), Ears()
-    scheduler.push([one], "a")
+    scheduler.push(Each([one]), "a")
     scheduler.close()
     assert one.heard == ["a"]
     scheduler.respond(one, 1, b"late")
