@@ -11,7 +11,7 @@ from test_gateway_kit import ACK, HELLO, Recorder, client_frame, run
 
 from gateway import Client, Frame, Group, Limits
 from gateway import outbox as outbox_module
-from gateway.frame import shared_frame
+from gateway.frame import shared_frame, websocket_frame
 from gateway.http import Site
 from gateway.hub import Hub
 from gateway.message import encode_response
@@ -19,7 +19,7 @@ from gateway.networks import Networks
 from gateway.package import PackageType, encode_package
 from gateway.stream import Stream
 from gateway.tcp import TcpWire
-from gateway.websocket import WebSocket, websocket_frame
+from gateway.websocket import WebSocket
 
 CLIENTS = 4
 
