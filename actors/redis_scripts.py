@@ -16,8 +16,8 @@ Keys, after a prefix, in the manner of pomelo's status and global channel plugin
     of:<frontend>:...   sets of what it told: uids, channels, watched; so that it can be taken back
 
 A frontend writes only while its generation is the living one and redis has its last batch: a redis that lost some, one
-that restarted from a file or a replica that took over, is found out by the next sign of life. Scripts reach keys that are not declared, so this is for
-one redis server, not for Redis Cluster.
+that restarted from a file or a replica that took over, is found out by the next sign of life. Scripts reach keys that
+are not declared, so this is for one redis server, not for Redis Cluster.
 """
 
 __all__ = ["BEAT", "BEGIN", "COUNT", "LEAVE", "LOG_LIFE", "ROSTER", "SILENT", "TELL", "TTL", "WATCH", "WHERE"]

@@ -168,7 +168,7 @@ class RedisStore:
         while not self._ended:
             try:
                 await self._step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, a frontend that tells no more is worse
+            except Exception as error:
                 if not failing:
                     fault = None if isinstance(error, (RedisError, OSError, TimeoutError)) else error
                     logger.warning("%s: %s was not told: %s", self._own, self._place, error, exc_info=fault)
