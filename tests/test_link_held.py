@@ -41,7 +41,7 @@ class Server(Peer):
         self.links.to("b").request(FORWARD, fields, limit, lambda *outcome: answer.set_result(outcome))
         return answer
 
-    def ask(self, number: int) -> asyncio.Future[tuple[int, bytes]]:
+    def find(self, number: int) -> asyncio.Future[tuple[int, bytes]]:
         """Ask b as one asks a directory server; returns the future of its answer."""
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self.links.to("b").request(FIND, ("where", number), 30.0, lambda *outcome: answer.set_result(outcome))
@@ -77,7 +77,7 @@ def test_what_is_meant_for_a_server_that_restarts_waits_for_its_next_life_and_co
         one.links.to("b").send(FORWARD, ("b.test.echo", 7, "uid", b"", 3))
         one.links.to("b").send(RPC, ("b.info.note", b"", 4))
         answers.append(one.forward(5))
-        answers.append(one.ask(6))
+        answers.append(one.find(6))
         assert not one.links.up("b")
         again = await next_life(network, 3)
         assert await asyncio.gather(*answers) == [(0, b"%d" % number) for number in (0, 1, 2, 5, 6)]
