@@ -7,14 +7,14 @@ from typing import NamedTuple
 from actors.pending import Pending
 from actors.stream import QUEUE, Stream, pack_entry
 from handlers.errors import Unavailable
-from handlers.link import FORWARD, RPC, Done, Entry
+from handlers.link import FIND, FORWARD, RPC, Done, Entry
 
 __all__ = ["HELD", "HELD_KINDS", "Held", "HeldEntry"]
 
 HELD = 10.0
 """Seconds that an entry waits; longer than a server takes to stop and to start again, as a rule."""
-HELD_KINDS = frozenset({FORWARD, RPC})
-"""Clients' messages and calls: what the peer would have to work on."""
+HELD_KINDS = frozenset({FORWARD, RPC, FIND})
+"""Clients' messages, calls and questions to a directory: what the peer would have to work on."""
 
 
 class HeldEntry(NamedTuple):

@@ -3,7 +3,8 @@
 Keys, after a prefix, in the manner of pomelo's status and global channel plugins:
 
     known               set of every frontend that has told something
-    alive:<frontend>    its generation; expires unless it is refreshed: without it nothing of that frontend counts
+    alive:<frontend>    "<generation> <batch>", its generation and the last batch of facts in it; expires unless it is
+                        refreshed: without it nothing of that frontend counts
     online:<uid>        hash of frontend to "<kind> <since when>" (pomelo: a set of frontends); the kind is 1 where
                         sessions are single, 2 where these are to be ended, else 0
     channel:<channel>:<frontend>   hash of uid to metadata, the members there (pomelo: a set of uids)
@@ -14,14 +15,17 @@ Keys, after a prefix, in the manner of pomelo's status and global channel plugin
     seq                 the number of the last change
     of:<frontend>:...   sets of what it told: uids, channels, watched; so that it can be taken back
 
-A frontend writes only while its generation is the living one. Scripts reach keys that are not declared, so this is for
-one redis server, not for Redis Cluster.
+A frontend writes only while its generation is the living one and redis has its last batch: a redis that lost some, one
+that restarted from a file or a replica that took over, is found out by the next sign of life. Scripts reach keys that
+are not declared, so this is for one redis server, not for Redis Cluster.
 """
 
-__all__ = ["BEAT", "BEGIN", "COUNT", "LEAVE", "ROSTER", "SILENT", "TELL", "TTL", "WATCH", "WHERE"]
+__all__ = ["BEAT", "BEGIN", "COUNT", "LEAVE", "LOG_LIFE", "ROSTER", "SILENT", "TELL", "TTL", "WATCH", "WHERE"]
 
 TTL = 10_000
 """Milliseconds for which a frontend's generation lives without a sign of it."""
+LOG_LIFE = 180_000
+"""Milliseconds for which changes are kept after the last one: longer than any ``presence_interval``."""
 
 _SHARED = """
 local P = ARGV[1]
@@ -44,7 +48,7 @@ local function changed(c, u, before)
     local log = P..'log:'..c
     local id = redis.call('INCR', P..'seq')
     redis.call('XADD', log, 'MAXLEN', '~', 100000, string.format('%.0f-0', id), 'u', u, 'b', before, 'n', now)
-    redis.call('PEXPIRE', log, 60000)
+    redis.call('PEXPIRE', log, LOG_LIFE)
   end
 end
 local function join(f, c, u, m)
@@ -101,25 +105,25 @@ local function roster(c)
   end
   return found
 end
-"""
+""".replace("LOG_LIFE", str(LOG_LIFE))
 
-# frontend, generation: begin a generation with nothing, unless a later life of the frontend has
+# frontend, generation, time to live: begin a generation with nothing, unless a later life of the frontend has
 BEGIN = (
     _SHARED
     + """
 local f, generation = ARGV[2], ARGV[3]
 local now = redis.call('GET', P..'alive:'..f)
-if now and tonumber(now) > tonumber(generation) then return 0 end
+if now and tonumber(string.match(now, '^%d+')) > tonumber(generation) then return 0 end
 for _, other in ipairs(redis.call('SMEMBERS', P..'known')) do
   if other == f or not alive(other) then forget(other) end
 end
 redis.call('SADD', P..'known', f)
-redis.call('SET', P..'alive:'..f, generation, 'PX', ARGV[4])
+redis.call('SET', P..'alive:'..f, generation..' 0', 'PX', ARGV[4])
 return 1
 """
 )
 
-# frontend, generation: refresh it; 0 when it is not the living one
+# frontend, sign (its generation and last batch), time to live: refresh it; 0 when that is not what is here
 BEAT = (
     _SHARED
     + """
@@ -128,7 +132,7 @@ return redis.call('PEXPIRE', P..'alive:'..ARGV[2], ARGV[4])
 """
 )
 
-# frontend, generation: take back all
+# frontend, sign: take back all
 LEAVE = (
     _SHARED
     + """
@@ -149,12 +153,14 @@ return 1
 """
 )
 
-# frontend, generation, single, live, facts: take them in; returns whose sessions that ends, nil when out of date
+# frontend, sign, single, live, facts, next sign, time to live: take them in; returns whose sessions that ends, nil when
+# out of date
 TELL = (
     _SHARED
     + """
 local f, single, live = ARGV[2], ARGV[4], ARGV[5] == '1'
 if redis.call('GET', P..'alive:'..f) ~= ARGV[3] then return false end
+redis.call('SET', P..'alive:'..f, ARGV[7], 'PX', ARGV[8])
 local losers = {}
 local function lose(frontend, uid, since)
   redis.call('HSET', P..'online:'..uid, frontend, '2 '..since)

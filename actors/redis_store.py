@@ -35,8 +35,8 @@ TIMEOUT = 3.0
 """Seconds for redis to answer."""
 RETRY = (0.1, 2.0)
 """Seconds between attempts while redis cannot be reached: the first pause, doubled up to the last."""
-LATE = 60.0
-"""Seconds for which another frontend is tried to be told of sessions that it has to end."""
+LINES = 16
+"""Connections of a server that asks; more questions than that wait for one another."""
 
 
 class RedisStore:
@@ -46,15 +46,16 @@ class RedisStore:
     """
 
     def __init__(self, url: str, prefix: str, own: str, incarnation: int, *, interval: float = 1.0) -> None:
-        self._redis: Any = redis.asyncio.from_url(
-            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, single_connection_client=False
-        )
-        self._place = f"redis at {urlsplit(url).hostname}:{urlsplit(url).port or 6379}"
+        # Who asks, however many and however long, never keeps the frontend's own words waiting.
+        self._telling, self._asking = _client(url, 1), _client(url, LINES)
+        self._place = _place(url)
         self._prefix = prefix
         self._own = own
-        self._generation = incarnation << 16
+        # One is used up each time that all is told, or that redis cannot be reached: 24 bits last for a year.
+        self._generation = incarnation << 24
+        self._batch = 0
         self._interval = interval
-        self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
+        self._scripts: dict[tuple[Any, str], Callable[..., Awaitable[Any]]] = {}
         self._truth: Truth | None = None
         self._ended = False
         self._behind = True
@@ -63,7 +64,7 @@ class RedisStore:
         self._greet: set[str] = set()
         self._reset: set[str] = set()
         self._suspects: set[str] = set()
-        self._late: deque[tuple[float, str, str, float]] = deque()
+        self._late: dict[tuple[str, str], float] = {}
         self._due = {"sign": 0.0, "watch": 0.0}
         self._news = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -82,7 +83,7 @@ class RedisStore:
         await self._end_work()
         if self._truth is not None and not self._behind:
             try:
-                await asyncio.wait_for(self._run(scripts.LEAVE, self._own, self._generation), 1)
+                await asyncio.wait_for(self._run(scripts.LEAVE, self._own, self._sign), 1)
             except (RedisError, OSError, TimeoutError) as error:
                 logger.info("%s: %s was not told of the stop: %s", self._own, self._place, error)
         await self.close()
@@ -90,7 +91,8 @@ class RedisStore:
     async def close(self) -> None:
         """End without a word to redis. Twice is once."""
         await self._end_work()
-        await self._redis.aclose()
+        await self._telling.aclose()
+        await self._asking.aclose()
 
     async def _end_work(self) -> None:
         # The client may turn a cancellation in the middle of a call into an error of the connection.
@@ -148,14 +150,15 @@ class RedisStore:
 
     async def _ask(self, script: str, *arguments: Any) -> Any:
         try:
-            return await self._run(script, *arguments)
+            return await self._run(script, *arguments, client=self._asking)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"the directory, {self._place}, cannot be asked: {type(error).__name__}") from error
 
-    async def _run(self, script: str, *arguments: Any) -> Any:
-        if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(script)
-        return await self._scripts[script](args=[self._prefix, *arguments])
+    async def _run(self, script: str, *arguments: Any, client: Any = None) -> Any:
+        client = client or self._telling
+        if (client, script) not in self._scripts:
+            self._scripts[client, script] = client.register_script(script)
+        return await self._scripts[client, script](args=[self._prefix, *arguments])
 
     # -- the work that goes on
 
@@ -165,16 +168,17 @@ class RedisStore:
         while not self._ended:
             try:
                 await self._step()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:
                 if not failing:
-                    logger.warning("%s: %s cannot be reached: %s", self._own, self._place, error)
+                    fault = None if isinstance(error, (RedisError, OSError, TimeoutError)) else error
+                    logger.warning("%s: %s was not told: %s", self._own, self._place, error, exc_info=fault)
                 failing = True
                 self._fall_behind()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
                 continue
             if failing:
-                logger.info("%s: %s is back", self._own, self._place)
+                logger.info("%s: %s is told again", self._own, self._place)
             failing, pause = False, RETRY[0]
             if not self._facts:
                 await self._wait()
@@ -188,7 +192,7 @@ class RedisStore:
             await self._tell(self._truth)
             if now >= self._due["sign"]:
                 self._due["sign"] = now + SIGN
-                if not await self._run(scripts.BEAT, self._own, self._generation, scripts.TTL):
+                if not await self._run(scripts.BEAT, self._own, self._sign, scripts.TTL):
                     self._fall_behind()
                 self._displace_late(self._truth)
             if now >= self._due["watch"] and self._watched and not self._facts and not self._behind:
@@ -197,6 +201,8 @@ class RedisStore:
         for suspect in list(self._suspects):
             if await self._run(scripts.SILENT, suspect, int(SILENCE * 1000), scripts.TTL):
                 self._suspects.discard(suspect)
+                # Should it live after all, it tells all anew, and the sessions are compared then.
+                self._late = {late: until for late, until in self._late.items() if late[0] != suspect}
 
     async def _wait(self) -> None:
         """Wait for something to do."""
@@ -221,6 +227,7 @@ class RedisStore:
     async def _begin(self, truth: Truth) -> None:
         """Begin a generation and tell all."""
         self._generation += 1
+        self._batch = 0
         if not await self._run(scripts.BEGIN, self._own, self._generation, scripts.TTL):
             # A later life of this frontend writes there: this one is not to be heard any more.
             logger.error("%s: a later life of this server is in %s", self._own, self._place)
@@ -241,14 +248,21 @@ class RedisStore:
     async def _told(self, truth: Truth, facts: list[Fact], *, live: bool) -> None:
         packed = _packed([_exact(fact) for fact in facts])
         flags = int(truth.single_session), int(live)
-        losers = await self._run(scripts.TELL, self._own, self._generation, *flags, packed)
+        sign = self._sign
+        self._batch += 1
+        losers = await self._run(scripts.TELL, self._own, sign, *flags, packed, self._sign, scripts.TTL)
         if losers is None:
             self._fall_behind()
             return
         for frontend_id, uid, until in zip(losers[::3], losers[1::3], losers[2::3], strict=True):
             self._displace(truth, _text(frontend_id), _text(uid), float(until))
 
-    def _displace(self, truth: Truth, frontend_id: str, uid: str, until: float, *, give_up: float = 0.0) -> None:
+    @property
+    def _sign(self) -> str:
+        """What redis has to know of this frontend: its generation, and how many batches it told in it."""
+        return f"{self._generation} {self._batch}"
+
+    def _displace(self, truth: Truth, frontend_id: str, uid: str, until: float) -> None:
         """Have a frontend end sessions; one that cannot be told now is told later."""
         if frontend_id == self._own:
             truth.displaced(uid, until)
@@ -258,15 +272,12 @@ class RedisStore:
         except NotFound:
             logger.debug("%s: %s is no more, and nor are its sessions", self._own, frontend_id)
         except HandlerError:
-            give_up = give_up or asyncio.get_running_loop().time() + LATE
-            self._late.append((give_up, frontend_id, uid, until))
+            self._late[frontend_id, uid] = until
 
     def _displace_late(self, truth: Truth) -> None:
-        now = asyncio.get_running_loop().time()
-        for _ in range(len(self._late)):
-            give_up, frontend_id, uid, until = self._late.popleft()
-            if now < give_up:
-                self._displace(truth, frontend_id, uid, until, give_up=give_up)
+        late, self._late = self._late, {}
+        for (frontend_id, uid), until in late.items():
+            self._displace(truth, frontend_id, uid, until)
 
     # -- presence
 
@@ -279,11 +290,32 @@ class RedisStore:
             if channel in self._watched:
                 self._watched[channel] = int(last)
             if channel not in self._reset and since >= 0 and (diff := _diff(changes, count)):
-                truth.changed(channel, diff)
+                _changed(truth, channel, diff)
             if members is not None:
                 scope = Scope.RESET if channel in self._reset else Scope.GREETING
                 self._reset.discard(channel)
-                truth.changed(channel, Diff(_everybody(_roster(members)), [], count, scope))
+                _changed(truth, channel, Diff(_everybody(_roster(members)), [], count, scope))
+
+
+def _client(url: str, connections: int) -> Any:
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, max_connections=connections, timeout=TIMEOUT, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def _place(url: str) -> str:
+    """Return what a log may say of a URL, which may hold a password."""
+    parts = urlsplit(url)
+    return f"redis at {parts.path if parts.scheme == 'unix' else f'{parts.hostname}:{parts.port or 6379}'}"
+
+
+def _changed(truth: Truth, channel: str, diff: Diff) -> None:
+    """Hand a diff on; one that cannot be pushed, a list too long for a client's package say, stops nothing else."""
+    try:
+        truth.changed(channel, diff)
+    except Exception:
+        logger.exception("the presence of %r is not told", channel)
 
 
 def _exact(fact: Fact) -> Fact:

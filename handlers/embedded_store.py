@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgpack
 
+from handlers.errors import NotFound, Unavailable
 from handlers.link import FIND, RETELL, TELL, Entry
 from handlers.members import rendezvous
 from handlers.store import Fact, Roster, Truth
@@ -90,4 +91,9 @@ class EmbeddedStore:
         return self._shards[0] if len(self._shards) == 1 else rendezvous(key, self._shards)
 
     async def _find(self, shard: str, question: str, argument: Any) -> Any:
-        return msgpack.unpackb(await self._port.ask_server(shard, FIND, (question, argument)), strict_map_key=False)
+        try:
+            answer = await self._port.ask_server(shard, FIND, (question, argument))
+        except NotFound as error:
+            # A shard that was away for long is out of the members' table; it comes back under the same id.
+            raise Unavailable(f"the directory server {shard} is away") from error
+        return msgpack.unpackb(answer, strict_map_key=False)

@@ -31,8 +31,8 @@ class Port(Protocol):
     def tell(self, server_id: str, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
 
-    def tell_if_up(self, server_id: str, kind: int, fields: Entry) -> None:
-        """Queue an entry for a frontend, unless its link is down."""
+    def tell_surely(self, server_id: str, kind: int, fields: Entry) -> None:
+        """Queue an entry for a frontend; while the link is down it is kept, for as long as that life of it may be."""
 
     def ask(self, server_id: str, kind: int, fields: Entry) -> Awaitable[bytes]:
         """Send an entry and return its answer. Raises the answer's error, Unavailable, NotFound or TimedOut."""
@@ -86,16 +86,25 @@ class GlobalChannel:
         return bool(msgpack.unpackb(answer))
 
     def leave(self, uid: str | int, frontend_id: str | None = None) -> None:
-        """Take a user out, at one frontend or at all; queued. One that is no member is no error."""
+        """Take a user out, at one frontend or at all; queued. One that is no member is no error.
+
+        A frontend whose link is down is told when it is up again.
+        """
         fields = (self.name, uid_text(uid))
         for place in self._port.frontend_ids() if frontend_id is None else [frontend_id]:
-            self._port.tell_if_up(place, GLOBAL_LEAVE, fields)
+            self._port.tell_surely(place, GLOBAL_LEAVE, fields)
 
     async def leave_confirmed(self, uid: str | int, frontend_id: str | None = None) -> bool:
-        """Take a user out, at one frontend or at all that are there; returns whether it was a member."""
+        """Take a user out, at one frontend or at all; returns whether it was a member at one that confirmed it.
+
+        A frontend that did not is told when its link is up again.
+        """
         fields = (self.name, uid_text(uid))
         places = self._port.frontend_ids() if frontend_id is None else [frontend_id]
-        answers = await outcomes(self._port.ask(place, GLOBAL_LEAVE, fields) for place in places)
+        answers = await outcomes([self._port.ask(place, GLOBAL_LEAVE, fields) for place in places])
+        for place, answer in zip(places, answers, strict=True):
+            if isinstance(answer, PummeloError):
+                self._port.tell_surely(place, GLOBAL_LEAVE, fields)
         return any(msgpack.unpackb(answer) for answer in answers if not isinstance(answer, PummeloError))
 
     async def members(self) -> list[str]:
@@ -122,9 +131,12 @@ class GlobalChannel:
         return await self._store.count(self.name)
 
     def destroy(self) -> None:
-        """Take every member out; they are told nothing. Who is added afterwards is a member again."""
+        """Take every member out; they are told nothing. Who is added afterwards is a member again.
+
+        A frontend whose link is down is told when it is up again.
+        """
         for frontend_id in self._port.frontend_ids():
-            self._port.tell_if_up(frontend_id, GLOBAL_DESTROY, (self.name,))
+            self._port.tell_surely(frontend_id, GLOBAL_DESTROY, (self.name,))
 
     # -- pushes
 
@@ -198,6 +210,7 @@ class GlobalChannels:
             raise no_directory()
         if not name:
             raise ValueError("a channel's name is not empty")
+        name.encode()  # what UTF-8 does not have, half of a surrogate pair, could not travel; a ValueError
         return self._made(name)
 
 

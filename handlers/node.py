@@ -211,11 +211,12 @@ class Node:
         """Take note that the link to a server came up, or began anew: nothing was said on it since ``lost``."""
         if self.frontend is not None:
             self.frontend.remote.came_up(server_id, incarnation)
-        self.reach.came_up(server_id)
+        self.reach.came_up(server_id, incarnation)
 
     def gone(self, server_id: str) -> None:
         """Take note that a server is no more: nothing of it comes back."""
         self.lost(server_id)
+        self.reach.gone(server_id)
         if self.frontend is not None:
             self.frontend.remote.mirror.forget_server(server_id)
 

@@ -5,10 +5,12 @@ on a directory server it is a shard of that store.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from handlers.embedded_store import EmbeddedStore
+from handlers.errors import NotFound, Unavailable
 from handlers.global_channels import GlobalChannels
 from handlers.link import (
     DISPLACED,
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Reach"]
 
+logger = logging.getLogger(__name__)
+
+OWED = 10_000
+"""Entries kept for a frontend whose link is down; of more the oldest are given up."""
+
 
 class Reach:
     """One server's part in what reaches over the cluster; with no ``directory`` it does nothing, and costs nothing.
@@ -53,6 +60,7 @@ class Reach:
         self.shard: Shard | None = None
         if directory is not None and node.type == DIRECTORY:
             self.shard = Shard(node, directory.presence_interval)
+        self._owed: dict[str, dict[tuple[int, Entry], int]] = {}
         self.users = Users(self, self.store)
         self.channels = GlobalChannels(self, self.store, configured=directory is not None)
 
@@ -99,8 +107,11 @@ class Reach:
             self.residents.close()
         await self.store.stop()
 
-    def came_up(self, server_id: str) -> None:
+    def came_up(self, server_id: str, incarnation: int) -> None:
         """Take note that the link to a server came up, or began anew."""
+        for (kind, fields), life in self._owed.pop(server_id, {}).items():
+            if life == incarnation:
+                self.tell_if_up(server_id, kind, fields)
         self.store.came_up(server_id)
 
     def went_down(self, server_id: str) -> None:
@@ -108,6 +119,10 @@ class Reach:
         self.store.went_down(server_id)
         if self.shard is not None:
             self.shard.went_down(server_id)
+
+    def gone(self, server_id: str) -> None:
+        """Take note that a server is no more."""
+        self._owed.pop(server_id, None)
 
     # -- the ports of its parts
 
@@ -118,6 +133,18 @@ class Reach:
     def tell_if_up(self, server_id: str, kind: int, fields: Entry) -> None:
         """Queue an entry for a server, unless its link is down."""
         self._node.tell_if_up(server_id, kind, fields)
+
+    def tell_surely(self, server_id: str, kind: int, fields: Entry) -> None:
+        """Queue an entry for a frontend; while the link is down it is kept, for as long as that life of it may be."""
+        try:
+            self._node.tell(server_id, kind, fields, vital=True)
+        except Unavailable:
+            owed = self._owed.setdefault(server_id, {})
+            owed[kind, fields] = self._node.members.get(server_id).incarnation
+            if len(owed) > OWED:
+                del owed[next(iter(owed))]
+        except NotFound as error:
+            logger.debug("%s: %s is not told: %s", self.id, server_id, error)
 
     def ask(self, server_id: str, kind: int, fields: Entry) -> asyncio.Future[bytes]:
         """Send an entry to a frontend and return the future of its answer."""

@@ -158,7 +158,13 @@ class Session(MutableMapping[str, Any]):
 
 
 def uid_text(uid: str | int) -> str:
-    """Return a uid as the text it is everywhere else. Raises ValueError when it is empty, or no text or integer."""
+    """Return a uid as the text it is everywhere else.
+
+    Raises ValueError when it is empty, no text or integer, or text that UTF-8 does not have (half of a surrogate pair).
+    """
     if isinstance(uid, bool) or not isinstance(uid, (str, int)) or uid == "":
         raise ValueError(f"a uid is text or an integer, and not empty: {uid!r}")
-    return str(uid)
+    text = str(uid)
+    if not text.isascii():
+        text.encode()  # UnicodeEncodeError is a ValueError; nothing that travels could carry it
+    return text

@@ -61,6 +61,14 @@ class RedisServer:
                     raise RuntimeError(f"redis-server did not start:\n{log.read_text()}") from None
                 time.sleep(0.02)
 
+    def pause(self) -> None:
+        """Have it hang: it is there, and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Kill it. Twice is once."""
         if self._process.poll() is None:

@@ -1,5 +1,7 @@
 """The chat demo, real, with clients that are not ours: pomelo's npm package, and browsers on the page."""
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pomelo_client import PomeloClient
 from running import ROOT, RunningGame
+
+from handlers import rendezvous
 
 SCRIPTS = ROOT / "tests" / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -54,6 +59,31 @@ def run(script: str, *arguments: str, timeout: float, game: RunningGame) -> None
     print(ended.stdout)
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{game.stderr()}"
     assert '"ok":true' in ended.stdout
+
+
+def test_who_is_online_is_told_though_their_rooms_are_on_both_chat_servers(game: RunningGame) -> None:
+    servers = ("chat-1", "chat-2")
+    rooms = [next(f"r{n}" for n in range(100) if rendezvous(f"r{n}", servers) == server) for server in servers]
+
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            watchers: list[PomeloClient] = []
+            for number, room in enumerate(rooms):
+                # Each in a room of another chat server, by another connector.
+                client = await stack.enter_async_context(PomeloClient(game.urls[f"connector-{number + 1}"]))
+                message = {"username": f"w{number}", "rid": room, "presence": True}
+                assert (await client.request("connector.entryHandler.enter", message))["code"] == 200
+                watchers.append(client)
+            expected = {f"w{number}*{room}": {"name": f"w{number}", "room": room} for number, room in enumerate(rooms)}
+            for watcher in watchers:
+                known: dict[str, object] = {}
+                while known != expected:
+                    body = await watcher.pushed("onPresence", timeout=10)
+                    known = {} if body.get("reset") else known
+                    known |= {one["uid"]: one["meta"] for one in body["joined"]}
+                    known = {uid: meta for uid, meta in known.items() if uid not in body["left"]}
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.skipif(bool(no_client("pomelo-client-websocket")), reason=no_client("pomelo-client-websocket"))

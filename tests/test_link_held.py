@@ -8,7 +8,7 @@ from test_link import Network, Peer
 from actors.held import HELD
 from handlers.clock import run
 from handlers.errors import Unavailable
-from handlers.link import CLOSED, FORWARD, RPC, SESSION, Entry, Link
+from handlers.link import CLOSED, FIND, FORWARD, RPC, SESSION, Entry, Link
 from handlers.members import DRAINING, RESTARTING, SERVING, Member
 
 NAP = "b.test.nap"
@@ -41,6 +41,12 @@ class Server(Peer):
         self.links.to("b").request(FORWARD, fields, limit, lambda *outcome: answer.set_result(outcome))
         return answer
 
+    def find(self, number: int) -> asyncio.Future[tuple[int, bytes]]:
+        """Ask b as one asks a directory server; returns the future of its answer."""
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.links.to("b").request(FIND, ("where", number), 30.0, lambda *outcome: answer.set_result(outcome))
+        return answer
+
 
 async def pair() -> tuple[Network, Server, Server]:
     """Return a and b, which talked to each other."""
@@ -71,17 +77,18 @@ def test_what_is_meant_for_a_server_that_restarts_waits_for_its_next_life_and_co
         one.links.to("b").send(FORWARD, ("b.test.echo", 7, "uid", b"", 3))
         one.links.to("b").send(RPC, ("b.info.note", b"", 4))
         answers.append(one.forward(5))
+        answers.append(one.find(6))
         assert not one.links.up("b")
         again = await next_life(network, 3)
-        assert await asyncio.gather(*answers) == [(0, b"%d" % number) for number in (0, 1, 2, 5)]
+        assert await asyncio.gather(*answers) == [(0, b"%d" % number) for number in (0, 1, 2, 5, 6)]
         assert other.noted == []
-        assert again.noted == [0, 1, 2, 3, 4, 5]
+        assert again.noted == [0, 1, 2, 3, 4, 5, 6]
         assert one.links.up("b")
         # The table still says what it said; the next life is not held back by it.
         one.told(2, RESTARTING)
-        assert await one.forward(6) == (0, b"6")
-        one.told(3, SERVING)
         assert await one.forward(7) == (0, b"7")
+        one.told(3, SERVING)
+        assert await one.forward(8) == (0, b"8")
 
     run(scenario())
 

@@ -11,6 +11,7 @@ from redis_server import RedisServer
 
 from handlers.global_channels import METADATA, Presence
 from handlers.kit import KitClient
+from handlers.store import JOINED, ONLINE
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 
@@ -416,3 +417,81 @@ async def test_a_stopped_frontend_leaves_nothing(game: Game) -> None:
         cluster.kit.lose("c-1")
         await soon(partial(cluster.server().where, "u"), [], 2)
         await soon(cluster.channel().count, 0, 2)
+
+
+@real_time
+async def test_who_left_while_a_link_was_broken_is_out_once_it_is_up_again(game: Game) -> None:
+    async with game() as cluster:
+        clients = [await cluster.login(f"u{n}", "c-1") for n in range(3)]
+        for n in range(3):
+            await cluster.channel().add_confirmed(f"u{n}", "c-1")
+        await cluster.channel("other").add_confirmed("u2", "c-1")
+        cluster.cut("b-1", "c-1")
+        cluster.channel().leave("u0")
+        assert not await cluster.channel().leave_confirmed("u1")
+        cluster.channel("other").destroy()
+        cluster.mend("b-1", "c-1")
+        for name in ("room", "other"):
+            assert await cluster.channel(name).push_confirmed("on", name) == []
+        assert [bodies(client) for client in clients] == [[], [], ["room"]]
+        await soon(cluster.channel().members, ["u2"])
+        await soon(cluster.channel("other").members, [])
+
+
+@real_time
+async def test_who_left_an_earlier_life_of_a_frontend_may_be_in_at_a_later_one(game: Game) -> None:
+    async with game() as cluster:
+        await cluster.login("u", "c-1")
+        await cluster.channel().add_confirmed("u", "c-1")
+        await cluster.kill("c-1")
+        cluster.channel().leave("u")
+        await cluster.revive("c-1")
+        await cluster.login("u", "c-1")
+        assert await cluster.channel(server_id="b-2").add_confirmed("u", "c-1")
+        assert await cluster.channel().push_confirmed("on", 1) == []
+        await soon(cluster.channel().members, ["u"])
+
+
+@real_time
+async def test_uids_and_channels_are_any_text_that_utf_8_has(game: Game) -> None:
+    odd = ["a:b", "c-1", "\0\n", "ö*😀", "{x}", "online:", "%d'\"\\", "x" * 5000]
+    async with game() as cluster:
+        clients = [await cluster.login(uid, "c-1") for uid in odd]
+        for uid in odd:
+            assert await cluster.channel(uid).add_confirmed(uid, "c-1", uid[:300])
+        for uid, client in zip(odd, clients, strict=True):
+            await soon(partial(cluster.server().where, uid), ["c-1"])
+            await soon(cluster.channel(uid).members, [uid])
+            assert await cluster.server().push_to_users([uid], "on", uid) == []
+            assert bodies(client) == [uid]
+        for wrong in ("\ud800", ""):
+            with pytest.raises(ValueError, match=r"surrogates|empty"):
+                await cluster.server().where(wrong)
+            with pytest.raises(ValueError, match=r"surrogates|empty"):
+                cluster.channel(wrong)
+
+
+@real_time
+async def test_100_000_users_are_in_the_directory_and_found(game: Game) -> None:
+    """Simulated users: what the frontends would tell of them, by way of the store."""
+    async with game() as cluster:
+        for place in ("c-1", "c-2"):
+            await cluster.login(place, place)
+            await soon(partial(cluster.server().where, place), [place])
+        for number in range(100_000):
+            place = f"c-{1 + number % 2}"
+            cluster.kit.nodes[place].reach.store.tell((ONLINE, f"user-{number:06}", 1.7e9 + number))
+            cluster.kit.nodes[place].reach.store.tell((JOINED, f"room-{number // 1000}", f"user-{number:06}", b""))
+            if number % 1000 == 999:
+                await asyncio.sleep(0)
+        await soon(partial(cluster.server().where, "user-099999"), ["c-2"], 60)
+        await soon(cluster.channel("room-99").count, 1000, 60)
+        uids = [f"user-{number:06}" for number in range(100_000)]
+        online = await cluster.server().is_online([*uids, "nobody"])
+        assert sum(online.values()) == 100_000
+        assert not online["nobody"]
+        assert [await cluster.channel(f"room-{n}").count() for n in range(100)] == [1000] * 100
+        # A frontend that dies takes its 50,000 along.
+        await cluster.kill("c-1")
+        await soon(cluster.channel("room-0").count, 500, 10)
+        assert sum((await cluster.server().is_online(uids)).values()) == 50_000

@@ -1,8 +1,9 @@
 """What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own."""
 
+import pytest
 from support_handlers import LinkSpy, virtual
 
-from handlers import App
+from handlers import App, Unavailable
 from handlers.kit import Kit, KitClient
 from handlers.link import FIND, GLOBAL_PUSH, PUSH_TO, TELL
 from handlers.settings import Settings
@@ -66,6 +67,17 @@ async def test_where_all_sessions_are_single_a_frontend_finds_and_reaches_its_ow
         assert {peer for peer, _, _ in spy.entries if peer != "c-1"} <= {"directory-1"}
         assert spy.of(FIND) == []
         assert client.pushes == [("on", 1)]
+
+
+@virtual
+async def test_a_directory_server_that_is_no_more_in_the_table_is_unavailable_and_no_missing_route() -> None:
+    async with kit() as game:
+        store = game.nodes["b-1"].reach.store
+        del game.nodes["directory-1"]
+        with pytest.raises(Unavailable, match="directory-1 is away"):
+            await store.where(["u"])
+        with pytest.raises(Unavailable):
+            await game.server("b-1").global_channels.get("room").count()
 
 
 @virtual

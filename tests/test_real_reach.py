@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -197,11 +197,48 @@ def end_store(game: RunningGame) -> None:
         server.stop()
         server.start()
         return
+    os.kill(shard_pid(game), signal.SIGKILL)
+
+
+def shard_pid(game: RunningGame) -> int:
+    """Return the process of the directory server's latest life."""
 
     def shard() -> list[str]:
         return re.findall(r"\(directory-1 \(directory\) pid=(\d+)\)", game.stderr())
 
-    os.kill(int(eventually(shard)[-1]), signal.SIGKILL)
+    return int(eventually(shard)[-1])
+
+
+def hang_store(game: RunningGame) -> Callable[[], None]:
+    """Stop what holds the store, without ending it; returns what has it go on."""
+    server: RedisServer | None = getattr(game, "redis", None)
+    if server is not None:
+        server.pause()
+        return server.resume
+    pid = shard_pid(game)
+    os.kill(pid, signal.SIGSTOP)
+    return partial(os.kill, pid, signal.SIGCONT)
+
+
+def test_a_store_that_hangs_keeps_nobody_from_logging_in_joining_and_hearing_pushes(reach: RunningGame) -> None:
+    async def scenario() -> None:
+        async with asker(reach) as ask:
+            resume = hang_store(reach)
+            try:
+                question = asyncio.create_task(ask.where("h"))
+                async with user(reach, "h", "connector-1") as one:
+                    assert await ask("add", channel="hung", uid="h", place="connector-1")
+                    assert await ask("say", channel="hung", body=1) == []
+                    assert await pushed(one) == 1
+                    assert not question.done()
+                    resume()
+                    await soon(lambda: ask.where("h"), ["connector-1"])
+                    await soon(lambda: ask("members", channel="hung"), ["h"])
+                assert await question in ([], ["connector-1"])
+            finally:
+                resume()
+
+    asyncio.run(scenario())
 
 
 def test_a_store_that_is_killed_knows_all_again_and_pushes_did_not_need_it(reach: RunningGame) -> None:

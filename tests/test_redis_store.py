@@ -10,7 +10,8 @@ import redis
 from reaching import Cluster, soon
 from redis_server import RedisServer
 
-from actors import redis_scripts
+from actors import redis_scripts, redis_store
+from actors.directory_keys import INTERVAL
 from actors.redis_store import RedisStore
 from handlers.errors import Unavailable
 from handlers.store import ONLINE
@@ -145,3 +146,92 @@ async def test_an_older_life_of_a_frontend_writes_nothing_over_a_later_one(serve
     await earlier.stop()
     assert await later.where(["new", "old"]) == {"new": ["c-1"]}
     await later.stop()
+
+
+@real_time
+async def test_a_redis_that_comes_back_with_an_earlier_state_is_told_all_again(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        early = await cluster.login("early", "c-1")
+        await soon(partial(cluster.server().where, "early"), ["c-1"])
+        with redis.Redis(port=server.port) as client:
+            client.save()
+        await cluster.login("late", "c-1")
+        early.close()
+        await soon(partial(cluster.server().where, "late"), ["c-1"])
+        await soon(partial(cluster.server().where, "early"), [])
+        # So short, and without a turn of the loop, that nobody sees a connection fail; replicas take over like this.
+        server.stop()
+        server.start()
+        await soon(partial(ask, partial(cluster.server().where, "late")), ["c-1"])
+        await soon(partial(ask, partial(cluster.server().where, "early")), [])
+    (server.folder / "dump.rdb").unlink()
+
+
+def test_a_redis_that_hangs_keeps_askers_waiting_so_long_and_no_more_connections_than_so_many(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "TIMEOUT", 0.5)
+
+    async def scenario() -> None:
+        async with Cluster(server.url) as cluster:
+            client = await cluster.login("u", "c-1")
+            await cluster.channel().add_confirmed("u", "c-1")
+            await soon(partial(cluster.server().where, "u"), ["c-1"])
+            server.pause()
+            began = asyncio.get_running_loop().time()
+            questions = [cluster.server().where(f"v{number}") for number in range(300)]
+            found = await asyncio.gather(*questions, return_exceptions=True)
+            assert asyncio.get_running_loop().time() - began < 1.5
+            assert {type(one) for one in found} == {Unavailable}
+            # Logins, logouts and pushes do not wait for it.
+            await cluster.login("meanwhile", "c-1")
+            assert await cluster.channel().push_confirmed("on", 1) == []
+            assert ("on", 1) in client.pushes
+            server.resume()
+            await soon(partial(ask, partial(cluster.server().where, "meanwhile")), ["c-1"])
+            with redis.Redis(port=server.port) as own:
+                # Of the one that asked, and of four that have facts of their own or a look at who is silent.
+                connected: Any = own.info("clients")
+                assert connected["connected_clients"] < redis_store.LINES + 10
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        server.resume()
+
+
+@real_time
+async def test_a_fact_that_cannot_be_told_keeps_no_other_from_being_told(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        await cluster.login("before", "c-1")
+        await soon(partial(cluster.server().where, "before"), ["c-1"])
+        cluster.stores["c-1"].tell((ONLINE, "\ud800", 1.0))
+        await cluster.login("after", "c-1")
+        await soon(partial(cluster.server().where, "after"), ["c-1"])
+        assert await cluster.server().where("before") == ["c-1"]
+
+
+@real_time
+async def test_presence_that_cannot_be_pushed_keeps_nothing_else_from_being_told(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        watcher = await cluster.login("watcher", "c-1")
+        residents: Any = cluster.kit.nodes["c-1"].reach.residents
+        failed: list[str] = []
+        deliver = residents._deliver
+
+        def refuse(uids: Any, route: str, body: bytes, options: bytes) -> None:
+            failed.append(route)
+            raise ValueError("a message too long to be pushed")
+
+        residents._deliver = refuse
+        await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
+        await soon(lambda: bool(failed))
+        await cluster.login("after", "c-1")
+        await soon(partial(cluster.server().where, "after"), ["c-1"])
+        residents._deliver = deliver
+        await cluster.channel().add_confirmed("after", "c-1")
+        await soon(lambda: [body["count"] for _, body in watcher.pushes][-1:], [2])
+
+
+def test_changes_are_kept_for_longer_than_the_longest_interval_between_looks() -> None:
+    assert 2000 * INTERVAL[1] <= redis_scripts.LOG_LIFE

@@ -62,15 +62,15 @@ class Visitor {
     return visitor;
   }
 
-  async ask(name) {
+  async ask(name, where = room) {
     await this.page.fill("#name", name);
-    await this.page.fill("#room", room);
+    await this.page.fill("#room", where);
     await this.page.click("#join");
   }
 
-  async join() {
+  async join(where) {
     await this.page.goto(url);
-    await this.ask(this.name);
+    await this.ask(this.name, where);
     await this.connected();
   }
 
@@ -218,6 +218,19 @@ async function run(browser) {
     await bo.shoot("people-phone-dark");
     await bo.page.keyboard.press("Escape");
     await bo.page.locator("#users").waitFor({ state: "hidden" });
+  });
+
+  await check("who is online in other rooms is seen as they come and go", async () => {
+    const others = await Promise.all(["Dee", "Eve"].map((name) => Visitor.arrive(browser, name, DESKTOP)));
+    for (const other of others) await other.join(`${room}-${other.name}`);
+    const elsewhere = () => ada.page.locator("#elsewhere li").allTextContents();
+    const shows = (...names) => (now) => now.length === names.length && names.every((name) => now.join().includes(name));
+    await eventually("who Ada sees elsewhere", elsewhere, shows("Dee", "Eve"));
+    await ada.shoot("elsewhere-desktop");
+    await others[0].page.close();
+    await eventually("who Ada sees elsewhere", elsewhere, shows("Eve"));
+    await others[1].page.close();
+    await eventually("who Ada sees elsewhere", elsewhere, shows());
   });
 
   await check("a cut connection comes back, with the history kept", async () => {
