@@ -1,19 +1,25 @@
 """What clients that mean harm cost everybody else: for each kind of abuse the p99 of a well-behaved client and memory.
 
-    python benchmarks/abuse.py [--seconds 5] [--connections 10000] [--only KIND] [--json FILE]
+    python benchmarks/abuse.py [--seconds 5] [--rounds 3] [--connections 10000] [--only KIND ...] [--json FILE]
 
 Runs the game of benchmarks/servers.yaml on port 13110. Each kind is a process of its own, so that its work is not in
-the measured client; on a machine with few cores it still takes CPU from the servers. Memory is the resident set of the
-connector, and what it grew by, in percent: at the end of the abuse, after it, and by a second run of it.
+the measured client. On a machine with few cores it still takes CPU from the servers, and the kernel's work for its
+connections is done there too. So in each round the client is measured three times, in turn: quiet; beside the same
+abuse of a third party, an asyncio listener that takes everything and says nothing; and with the abuse of the game. What
+the machine does by itself changes from second to second: the figures are medians of the rounds.
+
+Memory is the resident set of the connector, and what it grew by, in percent: at the end of the first abuse, after it,
+and by the last of the further ones.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import resource
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +31,9 @@ from subjects import Pummelo
 
 from gateway import PackageDecoder, PackageType, encode_package, encode_request
 
-HOST, PORT = "127.0.0.1", Pummelo.port
+HOST, THIRD_PARTY = "127.0.0.1", Pummelo.port + 1
+PORT = int(os.environ.get("ABUSE_PORT", Pummelo.port))
+"""Whom this process abuses, or is a client of."""
 HELLO = encode_package(PackageType.HANDSHAKE, b'{"sys":{"version":"1","type":"abuse"}}')
 ACK = encode_package(PackageType.HANDSHAKE_ACK)
 ECHO = "chat.chatHandler.echo"
@@ -170,6 +178,13 @@ async def nested_json(_: int) -> None:
 
 
 @abuse
+async def large_bodies(_: int) -> None:
+    """Do no harm, but send as many bytes as nested JSON does: what they alone cost."""
+    body = b'{"body":"%s"}' % (b"x" * 60_000)
+    await repeatedly(0.01, request(1, body=body), request(1, body=body))
+
+
+@abuse
 async def nested_json_of_100_000_levels(_: int) -> None:
     await repeatedly(0.01, request(1, body=b"[" * 100_000))
 
@@ -236,42 +251,68 @@ def p99(sorted_values: list[float]) -> float:
 
 
 @contextlib.contextmanager
-def attacked(kind: str, connections: int) -> Iterator[None]:
-    """Have the abuse go on, from a second before the context to its end; the servers then get time to let go."""
-    # An attacker has a machine of its own: here it gets what the servers leave it.
-    command = ["nice", "-n", "19", sys.executable, __file__, "--attack", kind, "--connections", str(connections)]
-    attacker = subprocess.Popen(command)
+def beside(*arguments: str, port: int = PORT) -> Iterator[None]:
+    """Have this file run with other arguments, from a second before the context to its end."""
+    process = subprocess.Popen([sys.executable, __file__, *arguments], env=os.environ | {"ABUSE_PORT": str(port)})
     try:
         time.sleep(1.0)
         yield
     finally:
-        attacker.terminate()
-        attacker.wait()
-    time.sleep(SETTLE)
+        process.kill()
+        process.wait()
 
 
-def measure(subject: Pummelo, kind: str, seconds: float, connections: int) -> dict[str, float | str]:
-    """Measure without the abuse, with it, and what it leaves behind, the first time and once more.
+@contextlib.contextmanager
+def attacked(port: int, kind: str, connections: int) -> Iterator[None]:
+    """Have the abuse go on in the context; whoever suffered it then gets time to let go."""
+    with beside("--attack", kind, "--connections", str(connections), port=port):
+        yield
+    time.sleep(SETTLE if port == PORT else 1.0)
 
-    What the first run leaves is mostly what Python keeps of its peak; what the second adds is what leaks.
+
+def attack(kind: str, connections: int) -> None:
+    """Be the attacker, until ended."""
+    # One has a machine of its own: here it gets what all others leave it. A low priority is not enough: such a process
+    # keeps its core to the end of its slice of some milliseconds while a server waits for it.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    asyncio.run(ABUSES[kind](connections))
+
+
+async def third_party() -> None:
+    """Be who takes everything and says nothing, until ended."""
+    loop = asyncio.get_running_loop()
+    await loop.create_server(asyncio.Protocol, HOST, THIRD_PARTY, backlog=4096)
+    await asyncio.Event().wait()
+
+
+def measure(subject: Pummelo, kind: str, options: argparse.Namespace) -> dict[str, float | str]:
+    """Measure without the abuse, with that of a third party, with the game's, and what this leaves behind.
+
+    What the first run leaves is mostly what Python keeps of its peak; what the last adds is what leaks.
     """
-    quiet = asyncio.run(latencies(seconds))
-    at_first = memory(subject)
-    with attacked(kind, connections):
-        abused = asyncio.run(latencies(seconds))
-        peak = memory(subject)
-    before = memory(subject)
-    with attacked(kind, connections):
-        time.sleep(seconds)
+    quiet, third, abused, sizes = [], [], [], [memory(subject)]
+    for _ in range(options.rounds):
+        quiet.append(p99(asyncio.run(latencies(options.seconds))))
+        with beside("--third-party"), attacked(THIRD_PARTY, kind, options.connections):
+            third.append(p99(asyncio.run(latencies(options.seconds))))
+        with attacked(subject.port, kind, options.connections):
+            abused.append(p99(asyncio.run(latencies(options.seconds))))
+            peak = memory(subject)
+        sizes.append(memory(subject))
+        if len(sizes) == 2:
+            first_peak = peak
+    with_it = statistics.median(abused)
     return {
         "kind": kind,
-        "p99_quiet_ms": round(p99(quiet), 3),
-        "p99_ms": round(p99(abused), 3),
-        "ratio": round(p99(abused) / p99(quiet), 3),
-        "memory_mib": round(at_first / 2**20, 1),
-        "peak_percent": percent(peak, at_first),
-        "first_percent": percent(before, at_first),
-        "growth_percent": percent(memory(subject), before),
+        "p99_quiet_ms": round(statistics.median(quiet), 3),
+        "p99_third_party_ms": round(statistics.median(third), 3),
+        "p99_ms": round(with_it, 3),
+        "ratio": round(with_it / statistics.median(quiet), 3),
+        "ratio_to_third_party": round(with_it / statistics.median(third), 3),
+        "memory_mib": round(sizes[0] / 2**20, 1),
+        "peak_percent": percent(first_peak, sizes[0]),
+        "first_percent": percent(sizes[1], sizes[0]),
+        "growth_percent": percent(sizes[-1], sizes[-2]),
     }
 
 
@@ -279,35 +320,49 @@ def percent(now: int, before: int) -> float:
     return round(100 * (now / before - 1), 2)
 
 
-def main() -> int:
-    """Measure, print, and return 1 if a bound was missed."""
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, of which a kind takes three")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, of which a round takes three")
+    parser.add_argument("--rounds", type=int, default=3, help="of each kind, two at least")
     parser.add_argument("--connections", type=int, default=10_000, help="that say nothing")
-    parser.add_argument("--only", default="", help="kinds whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[""], help="kinds whose name holds one of these")
     parser.add_argument("--json", type=Path, help="a file for the results")
     parser.add_argument("--attack", choices=ABUSES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("--third-party", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+COLUMNS = {
+    "p99_ms": "p99 ms",
+    "p99_quiet_ms": "quiet",
+    "ratio": "ratio",
+    "p99_third_party_ms": "third",
+    "ratio_to_third_party": "ratio",
+    "memory_mib": "MiB",
+    "peak_percent": "peak %",
+    "first_percent": "first %",
+    "growth_percent": "again %",
+}
+
+
+def main() -> int:
+    """Measure, print, and return 1 if a bound was missed."""
+    options = parsed()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    connections = min(options.connections, hard - 200)
+    options.connections = min(options.connections, hard - 200)
     if options.attack:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        asyncio.run(ABUSES[options.attack](connections))
+        attack(options.attack, options.connections)
+    if options.third_party:
+        asyncio.run(third_party())
     results = []
     with tempfile.TemporaryDirectory(prefix="pm-") as folder, Pummelo(Path(folder)) as subject:
         asyncio.run(latencies(options.seconds))  # warm
-        print(f"{'abuse':32} {'p99 ms':>8} {'quiet':>8} {'ratio':>6} {'MiB':>8} {'peak':>8} {'after':>8} {'again':>8}")
+        print(f"{'abuse':30}", *(f"{name:>8}" for name in COLUMNS.values()))
         for kind in ABUSES:
-            if options.only in kind:
-                result = measure(subject, kind, options.seconds, connections)
-                results.append(result)
-                print(
-                    f"{kind:32} {result['p99_ms']:8} {result['p99_quiet_ms']:8} {result['ratio']:6}"
-                    f" {result['memory_mib']:8} {result['peak_percent']:7}% {result['first_percent']:7}%"
-                    f" {result['growth_percent']:7}%",
-                    flush=True,
-                )
+            if any(part in kind for part in options.only):
+                results.append(measure(subject, kind, options))
+                print(f"{kind:30}", *(f"{results[-1][column]:8}" for column in COLUMNS), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
     missed = [

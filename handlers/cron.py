@@ -1,18 +1,22 @@
 """Cron: functions that servers run at certain times (pomelo's ``config/crons.json``, here declared in the app)."""
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from handlers.errors import AppError
-from handlers.server import Server
+
+if TYPE_CHECKING:
+    from handlers.server import Server
 
 __all__ = ["CronJob", "run_cron", "wall_clock"]
 
@@ -55,7 +59,7 @@ def wall_clock() -> datetime:
 
 
 async def run_cron(job: CronJob, server: Server, now: Callable[[], datetime]) -> None:
-    """Call a job's function at each of its times until cancelled.
+    """Call a job's function, handing it the server, at each of its times until cancelled.
 
     Calls never overlap: times that come while one runs are left out. One that raises is logged and the next one comes.
     """

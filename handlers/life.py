@@ -14,11 +14,9 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import Any
 
 from handlers.app import App
-from handlers.cron import run_cron
 from handlers.hooks import run_logged
 from handlers.server import Server
 
@@ -31,12 +29,11 @@ BEFORE_STOP = 5.0
 
 
 class Life:
-    """Runs the hooks of one server. ``now`` is the clock that cron goes by."""
+    """Runs the hooks of one server."""
 
-    def __init__(self, app: App, server: Server, now: Callable[[], datetime]) -> None:
+    def __init__(self, app: App, server: Server) -> None:
         self._app = app
         self._server = server
-        self._now = now
         self._serving = False
         self._stopping = False
 
@@ -61,7 +58,7 @@ class Life:
         self._serving = True
         for job in self._app.cron_jobs:
             if job.runs_on(self._server):
-                self._server.spawn(run_cron(job, self._server, self._now), name=f"cron {job.expression}")
+                self._server.cron(job.expression, job.function, timezone=job.timezone)
         hooks = self._app.on_all_started.functions(self._server.type)
         return self._server.spawn(self._run_logged(hooks), name="all-started hooks") if hooks else None
 

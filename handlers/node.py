@@ -110,8 +110,9 @@ class Node:
             global_channels=self.reach.channels,
             members=members,
             settings=game_settings or {},
+            now=now,
         )
-        self.life = Life(app, self.server, now)
+        self.life = Life(app, self.server)
         self.router = Router(app, members, self.links)
         own = [route for route, handler in app.handlers.items() if handler.server_type == member.type]
         self.meters = Meters(app.handlers if edge is not None else (), own)

@@ -4,10 +4,12 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, Self
 
 from handlers import deadline
 from handlers.channels import ChannelService
+from handlers.cron import CronJob, run_cron
 from handlers.global_channels import GlobalChannels
 from handlers.lag import LagProbe
 from handlers.members import Member, Members
@@ -39,6 +41,7 @@ class Server:
         global_channels: GlobalChannels,
         members: Members,
         settings: Mapping[str, Any],
+        now: Callable[[], datetime],
     ) -> None:
         self.id = server_id
         self.type = server_type
@@ -50,6 +53,7 @@ class Server:
         self.state: Any = None
         self._members = members
         self._users = users
+        self._now = now
         self._tasks: set[asyncio.Task[Any]] = set()
         self._probe: LagProbe | None = None
 
@@ -111,6 +115,16 @@ class Server:
         if seconds <= 0:
             raise ValueError(f"every takes a positive number of seconds: {seconds!r}")
         return self.spawn(self._every(seconds, function), name=getattr(function, "__qualname__", None))
+
+    def cron(self, expression: str, function: Callable[[Self], Any], *, timezone: str = "UTC") -> asyncio.Task[None]:
+        """Call a function of the server at certain times, as ``app.cron`` does, until the task is cancelled.
+
+        For times that are known only when the game runs; pomelo's ``addCrons``. Begins at once, and ends at stop.
+        Cancelling the task (pomelo's ``removeCrons``) cancels a call that is running, too. Raises AppError for a wrong
+        expression or zone.
+        """
+        job = CronJob(expression, function, self.type, self.id, timezone)
+        return self.spawn(run_cron(job, self, self._now), name=f"cron {expression}")
 
     async def stop_tasks(self) -> None:
         """Cancel what ``spawn`` and ``every`` started and wait for its end. The framework calls it at stop."""

@@ -9,6 +9,7 @@ from guide import GUIDE, spans, tables
 from support_handlers import virtual
 
 import handlers
+from actors.cli import main
 from actors.config import COMMON, LISTENER
 from handlers import App, Handshake, Reply, Request, RpcCall, Session, filters, policies, rpc_filters
 from handlers.kit import Kit
@@ -32,8 +33,8 @@ FEATURES = (
 OWNERS = "app|server|session|channel|request|reply|call|handshake|filters|policies|rpc_filters"
 NAME = re.compile(rf"(?:{OWNERS})(?:\.\w+)+")
 FIELD = re.compile(r"(\w+):(?: .*)?")
+COMMAND = re.compile(r"pummelo (\w+)( .*)?")
 OTHER = {
-    "pummelo run FILE",
     "--set",
     "--set type.field=value",
     "--name",
@@ -133,13 +134,27 @@ def test_every_field_in_the_feature_table_exists_and_is_set_by_a_test() -> None:
     assert [field for field in fields() if not re.search(rf"\b{field}\b[\"']?\s*[:=]", TESTS)] == []
 
 
+def test_every_command_in_the_feature_table_exists() -> None:
+    cells = (code for _, here, differs in rows() for code in spans(here + differs))
+    commands = {found[1] for code in cells if (found := COMMAND.fullmatch(code))}
+    assert len(commands) > 5
+    for command in sorted(commands):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0, command
+
+
 def test_all_that_stands_as_code_in_the_column_here_is_known() -> None:
     unknown = [
         code
         for _, here, _ in rows()
         for code in spans(here)
         if not (
-            NAME.match(code) or FIELD.fullmatch(code) or code in OTHER or code.partition("(")[0] in handlers.__all__
+            NAME.match(code)
+            or FIELD.fullmatch(code)
+            or COMMAND.fullmatch(code)
+            or code in OTHER
+            or code.partition("(")[0] in handlers.__all__
         )
     ]
     assert unknown == []

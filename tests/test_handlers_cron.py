@@ -103,6 +103,26 @@ async def test_the_time_zone_and_the_kits_beginning_can_be_given() -> None:
     assert ran == [3600, 25 * 3600]
 
 
+@virtual
+async def test_a_server_takes_jobs_while_it_runs_and_cancelling_one_takes_it_away() -> None:
+    stage = Stage()
+    ran: list[tuple[str, float]] = []
+    async with stage.kit() as kit:
+        server = kit.server("chat-1")
+        await asyncio.sleep(30)
+        minutes = server.cron("* * * * *", lambda handed: ran.append((handed.id, now())))
+        server.cron("0 9 * * *", lambda handed: ran.append(("nine in Shanghai", now())), timezone="Asia/Shanghai")
+        await asyncio.sleep(100)
+        minutes.cancel()
+        await asyncio.sleep(2 * 3600)
+        assert ran == [("chat-1", 60), ("chat-1", 120), ("nine in Shanghai", 3600)]
+        with pytest.raises(AppError, match="cron 'soon': "):
+            server.cron("soon", print)
+        server.cron("* * * * *", lambda handed: ran.append(("late", now())))
+    await asyncio.sleep(3600)
+    assert len(ran) == 3
+
+
 def test_months_are_1_to_12_and_days_of_the_week_0_is_sunday() -> None:
     job = CronJob("0 0 1 2 *", print, None, None, "UTC")
     assert job.next_after(datetime(2024, 1, 15, tzinfo=UTC)) == datetime(2024, 2, 1, tzinfo=UTC)
