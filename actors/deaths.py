@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from typing import Any
 
+import ray
 import ray._private.state
 from ray.core.generated import common_pb2, gcs_pb2
 
@@ -15,8 +17,10 @@ PAUSE = 0.3
 """Seconds between looks: the node's daemon tells Ray's head service of an exit some time after callers notice it."""
 
 
-async def exit_of(worker: str) -> tuple[str, str]:
+async def exit_of(worker: str, node_id: str) -> tuple[str, str]:
     """Return the kind and detail of the exit of the process with Ray's worker id; two empty texts if Ray never tells.
+
+    ``node_id`` is Ray's of its node, whose own death is an exit too; that Ray notices after seconds.
 
     Takes up to 3 seconds. Ray has this in its table of workers, whose only public way in needs the dashboard.
     """
@@ -25,7 +29,15 @@ async def exit_of(worker: str) -> tuple[str, str]:
         if found is not None:
             return found
         await asyncio.sleep(PAUSE)
-    return "", ""
+    address = await asyncio.to_thread(_lost, node_id)
+    return ("NODE_DIED", f"Ray has lost {address}") if address else ("", "")
+
+
+def _lost(node_id: str) -> str:
+    """Return the address of a node that Ray holds for dead, "" for any other."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    dead = (str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id and not node["Alive"])
+    return next(dead, "")
 
 
 def _look(worker: str) -> tuple[str, str] | None:

@@ -33,7 +33,7 @@ class _Server:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level)
         game, spec = unpacked(game, spec, Path.cwd())
-        self._label = f"{spec.id} ({spec.type})"
+        self._label = f"{spec.id} ({spec.type} of {game.name})"
         self._notes: Notes | None = None
         self._handles = Handles()
         self._version = 0

@@ -13,7 +13,7 @@ from actors.config import Game, ServerSpec
 from actors.deaths import exit_of
 from actors.ends import End, Ends, reason_of
 from actors.fleet import ACK, Actors
-from actors.membership import Membership, Notes, Report
+from actors.membership import Membership, Notes, Place, Report
 from handlers.members import Member
 
 __all__ = ["Supervisor"]
@@ -53,6 +53,8 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._starting: dict[str, asyncio.Event] = {}
         self._watches: dict[str, asyncio.Task[Any]] = {}
+        self._explained: dict[str, int] = {}
+        """The incarnation of each server whose death Ray has told the reason of last."""
 
     # -- the table
 
@@ -155,14 +157,18 @@ class Supervisor:
             logger.warning("%s: died: %s", server_id, error)
             self._membership.lost(server_id)
         end = End(time.time(), self._membership.incarnation(server_id), error)
+        if self._explained.get(server_id) == end.incarnation:
+            return  # the call fails again and again until Ray has made the next life
         self._ends.note(server_id, end)
-        self._spawn(self._explain(server_id, end, self._membership.place(server_id).worker))
+        self._spawn(self._explain(server_id, end, self._membership.place(server_id)))
 
-    async def _explain(self, server_id: str, end: End, worker: str) -> None:
+    async def _explain(self, server_id: str, end: End, place: Place) -> None:
         """Find out why a server died; the call that failed says only that it is not there."""
-        kind, detail = await exit_of(worker)
+        kind, detail = await exit_of(place.worker, place.node_id)
         reason = reason_of(end.reason, kind, detail)
-        if reason != end.reason:
+        if reason != end.reason and self._explained.get(server_id) != end.incarnation:
+            if end.incarnation:  # 0 is that of every life that never registered
+                self._explained[server_id] = end.incarnation
             logger.warning("%s: incarnation %d ended: %s", server_id, end.incarnation, reason)
             self._ends.note(server_id, End(end.time, end.incarnation, reason))
 

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from handlers import deadline
 from handlers.channels import ChannelService
 from handlers.cron import CronJob, run_cron
+from handlers.errors import NotFound, TimedOut, Unavailable
 from handlers.global_channels import GlobalChannels
 from handlers.lag import LagProbe
 from handlers.members import Member, Members
@@ -20,6 +22,9 @@ from handlers.users import Users
 __all__ = ["Server"]
 
 logger = logging.getLogger(__name__)
+
+LOAD = 1.0
+"""Seconds for a frontend to say how many sessions it has."""
 
 
 class Server:
@@ -68,6 +73,28 @@ class Server:
     def members(self, server_type: str) -> list[Member]:
         """Return the game's servers of a type that take new work, in the order of their ids; a gate picks from them."""
         return self._members.of(server_type)
+
+    async def least_loaded(self, server_type: str) -> Member:
+        """Return the frontend of a type that has the fewest sessions, for a gate to hand out; of equals any one.
+
+        All are asked at the same time. One that is down, does not answer within a second, or is drained is left out.
+        Raises Unavailable when none is left.
+        """
+        members = self.members(server_type)
+        loads = await asyncio.gather(*(self._load(member.id) for member in members))
+        known = [
+            (load, random.random(), member) for load, member in zip(loads, members, strict=True) if load is not None
+        ]
+        if not known:
+            raise Unavailable(f"no {server_type} is up")
+        return min(known, key=lambda one: one[:2])[2]
+
+    async def _load(self, frontend_id: str) -> int | None:
+        try:
+            async with asyncio.timeout(LOAD):
+                return (await self.sessions.count(frontend_id))["sessions"]
+        except (NotFound, TimedOut, Unavailable, TimeoutError):
+            return None
 
     async def where(self, uid: str | int) -> list[str]:
         """Return the ids of the frontends at which a user has a session now, sorted; none when it is not online.

@@ -38,13 +38,26 @@ def rooms(kit: Kit) -> list[str]:
 
 
 @virtual
-async def test_the_gate_names_a_connector_the_same_for_each_user() -> None:
+async def test_the_gate_names_the_connector_with_the_fewest_clients_and_none_that_is_dead() -> None:
     async with chat_kit() as kit:
-        client = await kit.connect("gate-1")
-        answers = [await client.request("gate.gateHandler.queryEntry", {"uid": f"u{n}"}) for n in range(20)]
-        assert {answer["port"] for answer in answers} == {3000, 3001}
-        assert {(answer["code"], answer["host"]) for answer in answers} == {(200, "127.0.0.1")}
-        assert await client.request("gate.gateHandler.queryEntry", {"uid": "u0"}) == answers[0]
+        gate = await kit.connect("gate-1")
+
+        async def asked() -> Any:
+            return await gate.request("gate.gateHandler.queryEntry", {"uid": "ada"})
+
+        one = {"code": 200, "host": "127.0.0.1", "port": 3000}
+        other = one | {"port": 3001}
+        assert {(await asked())["port"] for _ in range(64)} == {3000, 3001}  # of equals any one
+        client = await kit.connect("connector-1")
+        assert [await asked() for _ in range(20)] == [other] * 20
+        client.close()
+        for _ in range(2):
+            await kit.connect("connector-2")
+        assert [await asked() for _ in range(20)] == [one] * 20
+        kit.lose("connector-1")
+        assert [await asked() for _ in range(20)] == [other] * 20
+        kit.lose("connector-2")
+        assert (await asked())["code"] == 503
 
 
 @virtual

@@ -4,6 +4,7 @@ One cluster for all of them, which they break one after the other.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -97,6 +98,12 @@ def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_throu
 
         assert await soon(moved, ELSEWHERE)
         print(f"{took} served elsewhere after {time.monotonic() - at:.1f} s")
+
+        def all_say_why() -> bool:
+            ends = {server["id"]: server["last_end"] for server in json.loads(travelling.command("list", "--json"))}
+            return all(ends[server_id]["reason"].startswith("its node died") for server_id in took)
+
+        assert eventually(all_say_why, 20)
 
         # Its actors end by themselves, without their raylet.
         assert eventually(lambda: not [line for line in lost.processes().values() if line.startswith("ray::")], 20)

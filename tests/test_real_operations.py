@@ -241,14 +241,18 @@ def test_the_commands_show_servers_sessions_routes_and_kick(operated: Operated) 
 
 
 def test_why_a_server_died_is_found_in_one_command(operated: Operated) -> None:
-    pid = operated.servers()["area-2"]["pid"]
-    os.kill(pid, signal.SIGKILL)
+    area = operated.servers()["area-2"]
+    os.kill(area["pid"], signal.SIGKILL)
     found = eventually(
         lambda: [line for line in operated.run("inspect", "area-2").splitlines() if "SIGKILL" in line], 60
     )
     assert "killed or crashed" in found[-1]
     eventually(lambda: operated.servers()["area-2"]["state"] == "serving", 60)
     assert "SIGKILL" in next(line for line in operated.run("list").splitlines() if line.startswith("area-2"))
+    # In the log it is said once, by the game's name, the server's id and its type.
+    logged = [line for line in operated.game.stderr().splitlines() if f" {area['incarnation']} ended: " in line]
+    assert len(logged) == 1
+    assert f"(area-2 (area of {operated.game.name})" in operated.game.stderr()
 
 
 def master_of(game: RunningGame) -> int:

@@ -204,7 +204,7 @@ def shard_pid(game: RunningGame) -> int:
     """Return the process of the directory server's latest life."""
 
     def shard() -> list[str]:
-        return re.findall(r"\(directory-1 \(directory\) pid=(\d+)\)", game.stderr())
+        return re.findall(r"\(directory-1 \(directory of [\w-]+\) pid=(\d+)\)", game.stderr())
 
     return int(eventually(shard)[-1])
 

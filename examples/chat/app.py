@@ -5,7 +5,6 @@ hashes to, whichever connectors its members came by. Who is online in all the ro
 is a global channel: everybody in a room is in it, and who asks for it as it enters is told who comes and goes.
 """
 
-import zlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -56,10 +55,7 @@ def by_room(request: Request, servers: Sequence[str]) -> str:
 @app.handler("gate.gateHandler.queryEntry")
 async def query_entry(msg: QueryEntry, server: Server) -> dict[str, Any]:
     """Tell a user which connector to use."""
-    connectors = server.members("connector")
-    if not connectors:
-        raise HandlerError(503, "no connector is up")
-    connector = connectors[zlib.crc32(msg.uid.encode()) % len(connectors)]
+    connector = await server.least_loaded("connector")
     return {"code": 200, "host": connector.host, "port": connector.port}
 
 
