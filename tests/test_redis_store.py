@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial, wraps
 from typing import Any
+from unittest import mock
 
 import pytest
 import redis
@@ -217,18 +218,18 @@ async def test_presence_that_cannot_be_pushed_keeps_nothing_else_from_being_told
         watcher = await cluster.login("watcher", "c-1")
         residents: Any = cluster.kit.nodes["c-1"].reach.residents
         failed: list[str] = []
-        deliver = residents._deliver
 
-        def refuse(uids: Any, route: str, body: bytes, options: bytes) -> None:
+        def refuse(clients: Any, route: str, body: bytes, options: bytes) -> None:
             failed.append(route)
             raise ValueError("a message too long to be pushed")
 
-        residents._deliver = refuse
+        refusing = mock.patch.object(residents._pushes, "deliver", refuse)
+        refusing.start()
         await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
         await soon(lambda: bool(failed))
         await cluster.login("after", "c-1")
         await soon(partial(cluster.server().where, "after"), ["c-1"])
-        residents._deliver = deliver
+        refusing.stop()
         await cluster.channel().add_confirmed("after", "c-1")
         await soon(lambda: [body["count"] for _, body in watcher.pushes][-1:], [2])
 
