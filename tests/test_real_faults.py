@@ -132,6 +132,9 @@ def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_member
                     while len(await watcher.request("area.room.members", {"room": "left"})) == 2:
                         pass
                 assert time.monotonic() - killed < 2
+                # The backend that served the session hears of its end too, and once.
+                hooked = await watcher.request("area.session.hooked")
+                assert [reason for uid, reason in hooked if uid == "lost"] == ["frontend lost"]
                 await client.until_closed()
             assert await reconnected(fragile.urls["connector-1"]) != pid
 

@@ -178,6 +178,31 @@ def test_an_added_server_takes_its_share_and_a_drained_one_gives_it_back(operate
     assert set(operated.servers()) == {"connector-1", "connector-2", "single-1", "area-1", "area-2"}
 
 
+def test_code_of_the_game_adds_and_removes_servers_as_the_commands_do(operated: Operated) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(operated.game.urls["connector-1"]) as client:
+            (line,) = await client.request("connector.operate.add", timeout=60)
+            added = line.split()[0]
+            assert line.startswith("area-")
+            assert " added in " in line
+            assert added in await asyncio.to_thread(operated.servers)
+            (line,) = await client.request("connector.operate.remove", {"id": added}, timeout=60)
+            assert line.startswith(f"{added} removed in ")
+
+    asyncio.run(scenario())
+
+
+def test_a_list_that_is_watched_comes_again_until_it_is_interrupted(operated: Operated) -> None:
+    watched = subprocess.Popen(operated.command("list", "--watch"), stdout=subprocess.PIPE, text=True)
+    assert watched.stdout is not None
+    heads = 0
+    while heads < 2:
+        heads += watched.stdout.readline().startswith("id ")
+    watched.send_signal(signal.SIGINT)
+    watched.stdout.read()
+    assert watched.wait(30) == 0
+
+
 def test_an_added_frontend_serves_and_a_removed_one_sends_its_clients_away(operated: Operated) -> None:
     operated.run("add", "connector")
     url = operated.servers()["connector-3"]["url"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from actors.operator import Operator
 from handlers import App, HandlerError, Server, Session
 
 app = App("test", routes=["onSaid"])
@@ -44,6 +45,12 @@ class Failure(msgspec.Struct):
 
     code: int
     message: str
+
+
+class Target(msgspec.Struct):
+    """A server."""
+
+    id: str
 
 
 closed: list[tuple[str | None, str]] = []
@@ -179,6 +186,21 @@ async def closed_sessions() -> list[tuple[str | None, str]]:
     return closed
 
 
+hooked: list[tuple[str | None, str]] = []
+
+
+@app.on_close("area")
+async def note_close(session: Session, reason: str, server: Server) -> None:
+    """Note each session that closed and that this server dealt with."""
+    hooked.append((session.uid, reason))
+
+
+@app.handler("area.session.hooked")
+async def hooked_sessions() -> list[tuple[str | None, str]]:
+    """Show what the close hook noted here."""
+    return hooked
+
+
 @app.handler("area.room.join")
 async def join(msg: Room, session: Session, server: Server) -> dict[str, Any]:
     """Enter a room of this server."""
@@ -244,6 +266,18 @@ async def look(msg: Room, server: Server) -> list[str]:
 async def pids(server: Server) -> dict[str, int]:
     """Ask every area server for its process id."""
     return await server.rpc.to_all().call(pid)
+
+
+@app.handler("connector.operate.add")
+async def add_server() -> list[str]:
+    """Have another area server started, as an operator would."""
+    return await Operator.here().add("area")
+
+
+@app.handler("connector.operate.remove")
+async def remove_server(msg: Target) -> list[str]:
+    """Have a server ended."""
+    return await Operator.here().remove(msg.id)
 
 
 @app.remote("area.info.pid")
