@@ -3,9 +3,9 @@
 Theory of operation. What is pushed to a group in one turn of the loop waits in a batch: a list of chunks that all of
 its clients share as their `pending`. A further push is one more chunk in that list, and the bytes are joined once. A
 client leaves its batch, with a copy of the list, when something is sent to it alone or by another group: from then on
-it gets what the group is sent by itself. So each client gets everything in the order in which it was sent. A batch
-takes nothing more once the first of its clients was written to; the next push begins another, with those who were not
-too.
+it gets what the group is sent by itself. So each client gets everything in the order in which it was sent. The
+batches of a group take nothing more once the first client of one was written to, or the last has left it; the next push
+begins new ones, and those who still wait take along what they have.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gateway.connection import State
 from gateway.frame import Frame
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TURN", "Batch", "Group"]
 
-# Bytes that one turn of the loop may make for one client that has read everything before: two of the largest packages.
+# Bytes that may be made for a client between two writes, if it has read everything before: two of the largest packages.
 TURN = 32 << 20
 
 
@@ -31,7 +32,7 @@ class Batch:
     `home` are all open batches of the group, `apart` those of its clients that get what they are sent by themselves.
     """
 
-    __slots__ = ("apart", "chunks", "home", "kind", "size")
+    __slots__ = ("apart", "chunks", "home", "kind", "members", "size")
 
     def __init__(
         self, kind: type[TcpWire], chunks: list[bytes], size: int, home: list[Batch], apart: list[Client]
@@ -39,6 +40,7 @@ class Batch:
         self.kind = kind
         self.chunks = chunks
         self.size = size
+        self.members = 0
         self.home = home
         self.apart = apart
         home.append(self)
@@ -50,8 +52,15 @@ class Batch:
             self.chunks.append(chunk)
         self.size += len(chunk)
 
-    def close(self) -> None:
-        """Take nothing more: one of its clients is being written to."""
+    def leave(self, client: Client) -> None:
+        """Have a client stand apart from now on; the last one to leave ends the batches."""
+        self.apart.append(client)
+        self.members -= 1
+        if not self.members:
+            self.end()
+
+    def end(self) -> None:
+        """Have none of the group's batches take anything more."""
         self.home.clear()
 
 
@@ -101,7 +110,10 @@ class Group:
             chunk = kind.chunk_of(frame)
             batches: dict[Batch | None, Batch] = {}
             for wire in wires:
-                if wire.client.closed:
+                state = wire.client.state
+                if state is not State.WORKING:
+                    if state is not State.CLOSED:
+                        self._apart.append(wire.client)
                     continue
                 old = wire.batch
                 if old is None and wire.pending is not None:

@@ -1,9 +1,9 @@
 """What leaves: all that is made for a client before its turn comes goes out in one write.
 
-Whoever waits for something, an answer or a handshake, is written to at the end of the turn of the loop that made it.
-Those who only get pushes follow, a few in a turn: between two portions of a crowd the loop reads what came in, and
-sends on what the first of them asked next. What is pushed meanwhile to those that still wait goes out in the same
-write, so the busier a room is the fewer writes a push takes.
+Whoever waits for something, an answer, a handshake or a heartbeat, is written to at the end of the turn of the loop
+that made it. Those who only get pushes follow, a few in a turn: between two portions of a crowd the loop reads what
+came in, and sends on what the first of them asked next. What is pushed meanwhile to those that still wait goes out in
+the same write, so the busier a room is the fewer writes a push takes.
 
 Clients of one room mostly get the same frames: their chunks are the same objects, so the bytes joined for the one
 before serve the next as well.
@@ -19,12 +19,18 @@ __all__ = ["Outbox", "Writer"]
 
 # Writes in one turn to those who only get pushes: about 0.2 ms, several times what a turn costs by itself.
 PORTION = 64
+# Turns after which most of a large crowd is through.
+TURNS = 32
 
 
 class Writer(Protocol):
-    """One client's end. `pending` is None, or the chunks waiting, in order; the outbox takes them away."""
+    """One client's end. `pending` is None, or the chunks waiting, in order; the outbox takes them away.
+
+    `queued` is the outbox's own: whether the writer stands among those that were added.
+    """
 
     pending: list[bytes] | None
+    queued: bool
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the socket. Must not raise."""
@@ -37,14 +43,16 @@ class Outbox:
 
     def __init__(self, call_soon: Callable[[Callable[[], Any]], Any]) -> None:
         self._call_soon = call_soon
-        self._first: deque[Writer] = deque()
+        self._first: list[Writer] = []
         self._others: deque[Writer] = deque()
         self._scheduled = False
 
     def add(self, writer: Writer) -> None:
         """Have what is `pending` written when it is the writer's turn; to be called when it stops being None."""
-        self._others.append(writer)
-        self._schedule()
+        if not writer.queued:
+            writer.queued = True
+            self._others.append(writer)
+            self._schedule()
 
     def hasten(self, writer: Writer) -> None:
         """Have what is `pending`, or about to be, written at the end of this turn, added or not."""
@@ -53,8 +61,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Write everything now."""
-        _write(self._first, len(self._first))
-        _write(self._others, len(self._others))
+        self._write_first()
+        self._write_others(len(self._others))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -63,22 +71,34 @@ class Outbox:
 
     def _go_on(self) -> None:
         self._scheduled = False
-        _write(self._first, len(self._first))
-        _write(self._others, PORTION)
+        self._write_first()
+        # At least a share of them, so that a large crowd is not kept waiting by turns that take long.
+        self._write_others(max(PORTION, len(self._others) // TURNS))
         if self._others:
             self._schedule()
 
+    def _write_first(self) -> None:
+        first, self._first = self._first, []
+        _write(first)
 
-def _write(writers: deque[Writer], most: int) -> None:
-    """Take writers off, and write for those who have something pending, at most so many of them."""
+    def _write_others(self, most: int) -> None:
+        portion: list[Writer] = []
+        while self._others and len(portion) < most:
+            writer = self._others.popleft()
+            writer.queued = False
+            if writer.pending is not None:  # else it was written in haste, or is gone
+                portion.append(writer)
+        _write(portion)
+
+
+def _write(writers: list[Writer]) -> None:
+    """Write for those who have something pending."""
     last: list[bytes] = []
     data = b""
-    while writers and most:
-        writer = writers.popleft()
+    for writer in writers:
         chunks = writer.pending
         if chunks is None:
-            continue  # written in haste, or gone
-        most -= 1
+            continue
         writer.pending = None
         if chunks is not last and chunks != last:
             data = chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -28,7 +28,18 @@ class TcpWire(asyncio.Protocol, ABC):
     in the stream of bytes: `data_received`, and the `Wire` that the client writes to.
     """
 
-    __slots__ = ("_closing_until", "_hastened", "_hub", "_size", "_transport", "batch", "bucket", "client", "pending")
+    __slots__ = (
+        "_closing_until",
+        "_hastened",
+        "_hub",
+        "_size",
+        "_transport",
+        "batch",
+        "bucket",
+        "client",
+        "pending",
+        "queued",
+    )
 
     def __init__(self, hub: Hub, transport: asyncio.Transport, address: tuple[str, int], accepted: float) -> None:
         self._hub = hub
@@ -36,6 +47,7 @@ class TcpWire(asyncio.Protocol, ABC):
         self._closing_until = 0.0
         self._size = 0
         self._hastened = False
+        self.queued = False
         self.bucket = 0
         self.pending: list[bytes] | None = None
         #: What it shares `pending` with, None for nobody.
@@ -100,28 +112,29 @@ class TcpWire(asyncio.Protocol, ABC):
     def share(self, batch: Batch) -> None:
         """Have what the batch holds pending from now on; it begins with what was pending before."""
         if self.batch is not None:
-            self.batch.apart.append(self.client)
+            self.batch.leave(self.client)
         elif self.pending is None:
             self._hub.outbox.add(self)
         self.pending, self.batch = batch.chunks, batch
+        batch.members += 1
 
     def stand_apart(self) -> None:
         """Leave the batch, if any, with what is pending."""
         batch = self.batch
         if batch is not None:
-            batch.apart.append(self.client)
             self.pending, self._size, self.batch = batch.chunks.copy(), batch.size, None
+            batch.leave(self.client)
 
     def write(self, data: bytes) -> None:
-        """Hand the bytes of this turn to the socket, unless its client does not read and has too many waiting.
+        """Hand what was pending to the socket, unless its client does not read and has too many waiting.
 
-        One that has read everything gets what a turn made for it, though that alone be more than may wait.
+        One that has read everything gets what was made for it, though that alone be more than may wait.
         """
         if self.batch is None:
             size = self._size
         else:
             size = self.batch.size
-            self.batch.close()
+            self.batch.end()
             self.batch = None
         self._size, self._hastened = 0, False
         transport = self._transport
@@ -154,12 +167,14 @@ class TcpWire(asyncio.Protocol, ABC):
             self._hub.outbox.add(self)
         elif self._size <= TURN:
             self.pending.append(chunk)
-        # What is over that within one turn is not even kept; `write` will find it so and abort.
+        # What is over that is not even kept; `write` will find it so and abort.
         self._size += len(chunk)
 
     def _take_pending(self) -> list[bytes]:
         """Return what is queued, and forget it."""
         chunks = self.pending or []
+        if self.batch is not None:
+            self.batch.leave(self.client)
         self.pending = self.batch = None
         self._size, self._hastened = 0, False
         return chunks

@@ -317,7 +317,7 @@ class _MemoryEdge:
         return route, body
 
     def group(self, clients: Iterable[Client]) -> Each:
-        return Each(clients)
+        return Each(dict.fromkeys(clients))
 
 
 def _body(message: Any) -> bytes:

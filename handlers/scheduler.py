@@ -31,7 +31,7 @@ class PushScheduler(Protocol):
 
 
 class DirectScheduler:
-    """Hands over at once; the connection itself joins what one turn of the loop produced into one write."""
+    """Hands over at once; the connection itself joins what is made for it between two writes."""
 
     def push(self, clients: Group, frame: Any) -> None:
         """Hand the frame to every client."""

@@ -46,6 +46,9 @@ class Socket:
     def abort(self) -> None:
         self.aborted = True
 
+    def write_eof(self) -> None:
+        pass
+
 
 class Turns:
     """A loop whose turns the test takes."""
@@ -121,6 +124,7 @@ steps = st.lists(
         st.tuples(st.just("turn"), st.just(0)),
         st.tuples(st.just("flush"), st.just(0)),
         st.tuples(st.just("close"), one),
+        st.tuples(st.just("kick"), one),
         st.tuples(st.just("abort"), one),
     ),
     max_size=40,
@@ -156,6 +160,12 @@ def test_each_client_gets_what_it_was_sent_alone_and_in_groups_in_the_order_of_t
                 case "close":
                     crowd.clients[which].lost("client closed")
                     assert crowd.clients[which].closed
+                case "kick":
+                    kick = encode_package(PackageType.KICK, b'{"reason":"go"}')
+                    if not crowd.clients[which].closed:
+                        crowd.expect(which, kick)
+                        crowd.expected[which] += b"\x88\x02\x03\xe8" if which % 2 else b""
+                    crowd.clients[which].kick("go")
                 case "abort":
                     aborted.add(which)
                     crowd.wires[which].abort("test")
@@ -167,6 +177,8 @@ def test_each_client_gets_what_it_was_sent_alone_and_in_groups_in_the_order_of_t
                 assert data == crowd.expected[number]
             assert crowd.wires[number].pending is None
             assert crowd.wires[number].batch is None
+        # Nothing is kept for a batch that nobody is in.
+        assert all(not group._batches for group in made)
 
     with mock.patch.object(outbox_module, "PORTION", 2):
         run(scenario())
@@ -181,6 +193,20 @@ def test_one_that_closed_gets_no_more_of_what_the_others_get() -> None:
         group.send(push(2))
         crowd.finish()
         assert [data.count(b"r") for data in crowd.written()] == [1, 2, 2, 2]
+
+    run(scenario())
+
+
+def test_a_group_whose_only_member_was_answered_too_keeps_nothing_of_what_it_was_pushed() -> None:
+    async def scenario() -> None:
+        crowd = Crowd(1)
+        group = crowd.group([0])
+        for number in range(10):
+            group.send(push(number))
+            crowd.clients[0].respond(number, b"{}")
+            crowd.finish()
+            assert not group._batches
+        assert crowd.sockets[0].data.count(b"r") == 10
 
     run(scenario())
 
