@@ -112,6 +112,7 @@ class Host:
             await self._node.rebuilt()
         if self._edge is not None:
             await self._edge.listener.open()
+            self._edge.frontend.takes_clients = self._drain_task is None
         if self._node is not None:
             self._node.life.all_started()
         logger.info("%s: serving%s", self.spec.id, f" {self._member.url}" if self._member and self._edge else "")
@@ -161,6 +162,8 @@ class Host:
             self._boot_task.cancel()
         await self.before_stop()
         if self._edge is not None:
+            if self._node is not None and self._node.frontend is not None:
+                self._node.frontend.takes_clients = False
             await self._edge.listener.close(reason)
         if self._monitor is not None:
             await self._monitor.stop()
@@ -325,6 +328,7 @@ class Host:
         )
         if self._edge is not None and node.frontend is not None:
             self._edge.frontend = node.frontend
+            node.frontend.takes_clients = False
         await node.life.before_start()
         self._links.begin(
             member.id,

@@ -18,7 +18,7 @@ from handlers.app import Handler
 from handlers.body import encode_body, encode_error
 from handlers.chain import run_after, run_before, run_on_error
 from handlers.channel_remote import ChannelRemote, Edge
-from handlers.errors import HandlerError, error_for, error_from, is_cancelled, pack_message
+from handlers.errors import HandlerError, Unavailable, error_for, error_from, is_cancelled, pack_message
 from handlers.farewell import send_away
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
@@ -64,6 +64,8 @@ class Frontend:
             named = {name: scheduler_for(interval) for name, interval in self._app.schedulers.items()}
             self._schedulers = Schedulers(scheduler, named, self._app.scheduler_choice)
         self._rate = SessionRate(rate) if rate else None
+        self.takes_clients = True
+        """Whether a client that comes now is let in; whoever has a listener says so, and a drain ends it."""
         self._waiting = waiting
         self._forward_timeout = forward_timeout
         self.residents: Residents | None = None
@@ -151,14 +153,17 @@ class Frontend:
         await send_away(self.sessions, rate, reason)
 
     def close(self) -> None:
-        """Hand over what the push schedulers hold; they hold nothing from now on. For a stop or a drain."""
+        """Take no clients, and hand over what the push schedulers hold, now and from now on. For a stop or a drain."""
+        self.takes_clients = False
         (self._schedulers or self.scheduler).close()
 
     # -- what other servers ask (pomelo's SessionRemote)
 
     def session_operation(self, link: Link, request_id: int, operation: str, session_id: int, argument: Any) -> None:
-        """Carry out an operation on a session and answer with its outcome."""
+        """Carry out an operation on a session and answer with its outcome; see Sessions.count for what is refused."""
         try:
+            if operation == "count" and not self.takes_clients:
+                raise Unavailable(f"{self._node.id} takes no clients")
             outcome = self.sessions.operate(operation, session_id, argument)
         except HandlerError as error:
             link.answer(request_id, error.code, pack_message(error.message))

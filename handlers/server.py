@@ -77,7 +77,8 @@ class Server:
     async def least_loaded(self, server_type: str) -> Member:
         """Return the frontend of a type that has the fewest sessions, for a gate to hand out; of equals any one.
 
-        All are asked at the same time. One that is down, does not answer within a second, or is drained is left out.
+        All are asked at the same time. One that is down, does not answer within a second, or takes no clients, as it
+        does not listen yet, is drained or stops, is left out.
         Raises Unavailable when none is left.
         """
         members = self.members(server_type)

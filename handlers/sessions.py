@@ -32,7 +32,10 @@ class Sessions:
         return None if found is None else (found[0], found[1])
 
     async def count(self, frontend_id: str) -> dict[str, int]:
-        """Return how many ``sessions`` a frontend has, and how many of them are ``logged_in``: have a uid."""
+        """Return how many ``sessions`` a frontend has, and how many of them are ``logged_in``: have a uid.
+
+        Raises Unavailable while it takes no clients: before its port listens, and once it is drained or stops.
+        """
         found: dict[str, int] = await self._port.session_call(frontend_id, "count", 0, None)
         return found
 

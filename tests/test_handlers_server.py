@@ -7,6 +7,7 @@ import pytest
 from support_handlers import Stage, virtual
 
 from handlers import Server
+from handlers.errors import Unavailable
 from handlers.settings import Settings
 
 
@@ -167,6 +168,42 @@ async def test_a_server_knows_its_name_and_the_members_of_every_type() -> None:
         ]
         assert [member.frontend for member in server.members("chat")] == [False]
         assert server.members("area") == []
+
+
+@virtual
+async def test_the_least_loaded_frontend_is_the_one_with_the_fewest_sessions() -> None:
+    async with Stage().kit(connectors=3) as kit:
+        for frontend_id in ("connector-1", "connector-1", "connector-2", "connector-3", "connector-3"):
+            await kit.connect(frontend_id)
+        assert (await kit.server("chat-1").least_loaded("connector")).id == "connector-2"
+        for _ in range(2):
+            await kit.connect("connector-2")
+        chosen = {(await kit.server("chat-1").least_loaded("connector")).id for _ in range(100)}
+        assert chosen == {"connector-1", "connector-3"}
+
+
+@virtual
+async def test_frontends_that_are_lost_cut_off_or_take_no_clients_are_not_handed_out() -> None:
+    async with Stage().kit(connectors=4) as kit:
+        server = kit.server("chat-1")
+        await kit.connect("connector-4")
+        kit.lose("connector-1")
+        kit.cut("chat-1", "connector-2")
+        frontend = kit.nodes["connector-3"].frontend
+        assert frontend is not None
+        frontend.takes_clients = False
+        assert (await server.least_loaded("connector")).id == "connector-4"
+        with pytest.raises(Unavailable, match="503 connector-3 takes no clients"):
+            await server.sessions.count("connector-3")
+        last = kit.nodes["connector-4"].frontend
+        assert last is not None
+        await last.drain(100, "going")
+        with pytest.raises(Unavailable, match="503 no connector is up"):
+            await server.least_loaded("connector")
+        frontend.takes_clients = True
+        assert (await server.least_loaded("connector")).id == "connector-3"
+        with pytest.raises(Unavailable, match="503 no area is up"):
+            await server.least_loaded("area")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from actors.host import Host
 from actors.membership import Registration
 from actors.way import CallFailed, Way
 from handlers.clock import run
+from handlers.errors import Unavailable
 from handlers.members import Member
 
 
@@ -80,17 +81,18 @@ def test_one_that_is_known_from_the_table_alone_is_enough() -> None:
 
 
 class _Master:
-    """A master that gives out one incarnation, and knows some servers."""
+    """A master that gives out one incarnation, and knows some servers; ``opens`` says whether the game is open."""
 
-    def __init__(self, incarnation: int, members: list[Member]) -> None:
+    def __init__(self, incarnation: int, members: list[Member], *, opens: bool = True) -> None:
         self.incarnation = incarnation
         self.members = members
+        self.opens = opens
 
     async def register(self, server_id: str) -> Registration:
         return Registration(incarnation=self.incarnation, port=0, members=tuple(self.members))
 
     async def booted(self, member: Member) -> bool:
-        return True
+        return self.opens
 
     async def failed(self, server_id: str, reason: str) -> None:
         raise AssertionError(reason)
@@ -113,15 +115,23 @@ class _Between:
         await self._hosts[self._peer].ended()
 
 
-async def booted(game: Game, hosts: dict[str, Host], server_id: str, incarnation: int, end: Callable[[], None]) -> Host:
-    """Return a server that serves, and knows of those before it, as they of it."""
+async def booted(
+    game: Game,
+    hosts: dict[str, Host],
+    server_id: str,
+    incarnation: int,
+    end: Callable[[], None] = lambda: None,
+    *,
+    opens: bool = True,
+) -> Host:
+    """Return a server that serves, if it opens, and knows of those before it, as they of it."""
     spec = next(spec for spec in game.servers if spec.id == server_id)
 
     def connect(peer: str) -> Way:
         return _Between(hosts, peer)
 
     before = [member for other in hosts.values() if (member := other.report()) is not None]
-    host = hosts[server_id] = Host(spec, game, _Master(incarnation, before), connect, end=end)
+    host = hosts[server_id] = Host(spec, game, _Master(incarnation, before, opens=opens), connect, end=end)
     host.boot()
     assert host._boot_task is not None
     await asyncio.wait_for(host._boot_task, 10)
@@ -164,3 +174,28 @@ def _url(host: Host) -> str:
     member = host.report()
     assert member is not None
     return member.url
+
+
+def test_a_frontend_is_chosen_from_when_its_port_listens_until_it_stops_to_take_clients() -> None:
+    async def scenario() -> None:
+        game = load_game(GAME, ["connector.count=1"])
+        hosts: dict[str, Host] = {}
+        area = await booted(game, hosts, "area-1", 5)
+        connector = await booted(game, hosts, "connector-1", 6, opens=False)
+        assert area._node is not None
+        server = area._node.server
+        with pytest.raises(Unavailable, match="no connector is up"):
+            await server.least_loaded("connector")
+        await connector.open()
+        assert await server.least_loaded("connector") == connector.report()
+        async with PomeloClient(_url(connector)):
+            assert await server.sessions.count("connector-1") == {"sessions": 1, "logged_in": 0}
+            await connector.drain(100, "going")
+        with pytest.raises(Unavailable, match="connector-1 takes no clients"):
+            await server.sessions.count("connector-1")
+        again = await booted(game, hosts, "connector-1", 7)
+        assert await server.least_loaded("connector") == again.report()
+        for host in (connector, again, area):
+            await host.stop()
+
+    asyncio.run(scenario())
