@@ -96,10 +96,10 @@ class Actors:
         return await asyncio.wait_for(getattr(self.handles[server_id], method).remote(*arguments), within)
 
     async def tried(self, server_id: str, what: str, call: Coroutine[Any, Any, Any]) -> Any:
-        """Await a call of a server; where it fails, say what did not happen, and return None."""
+        """Await a call of a server; where it fails, or there is no server, say what did not happen, and return None."""
         try:
             return await call
-        except (RayError, TimeoutError) as error:
+        except (RayError, TimeoutError, KeyError) as error:
             logger.warning("%s: %s: %s", server_id, what, one_line(error))
             return None
 

@@ -94,8 +94,9 @@ class Master:
         for frontend in (True, False):
             ids = [spec.id for spec in self._membership.specs() if spec.frontend == frontend and spec.id in alive]
             await asyncio.gather(*(self._actors.stop(server_id) for server_id in ids))
-        # Not before all have stopped: a process that ends under a server that still works looks like a death.
-        for handle in self._actors.handles.values():
+        # Not before all have stopped: a process that ends under a server that still works looks like a death. A copy,
+        # since a thread may be making a further one.
+        for handle in list(self._actors.handles.values()):
             ray.kill(handle, no_restart=True)
         self._stopped.set()
 

@@ -229,8 +229,9 @@ class Supervisor:
         if server_id in self._membership.living():
             await self._actors.stop(server_id)
         self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
-        await self._actors.kill(server_id)
+        # Before its handle is taken away: nobody is to ask it any more.
         self._membership.lost(server_id)
+        await self._actors.kill(server_id)
         logger.info("%s: ended: %s", server_id, reason)
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
