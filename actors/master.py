@@ -61,7 +61,7 @@ class Master:
         """
         failed = self._supervisor.failed
         specs = self._membership.specs()
-        failed |= await asyncio.to_thread(self._actors.too_large, specs)
+        failed |= await self._supervisor.too_large(specs)
         if not failed:
             self._creating = asyncio.get_running_loop().create_task(self._create())
             await self._creating

@@ -13,7 +13,7 @@ what makes that no request is lost:
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -43,6 +43,9 @@ class OperationError(Exception):
 class Fleet(Protocol):
     """What the operations do to servers. None of it raises because a server died; that is told in the result."""
 
+    async def too_large(self, specs: Iterable[ServerSpec]) -> dict[str, str]:
+        """Return why no node can take a server, by id, for those for which it is so."""
+
     async def tell(self) -> None:
         """Tell every living server the table; return when each has taken it over, or has not within 5 s."""
 
@@ -53,10 +56,10 @@ class Fleet(Protocol):
         """Have a server send its clients away, ``rate`` a second, and finish what it does."""
 
     async def end(self, server_id: str, reason: str) -> None:
-        """Stop a server, end its process, and return when another can have its name."""
+        """Stop a server, end its process, and return when another can have its name. Raises when it cannot be had."""
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
-        """Create a server's actor."""
+        """Create a server's actor. Raises whatever keeps it from being created."""
 
     async def booted(self, server_id: str, limit: float) -> str | None:
         """Wait until a server has booted; return None, or why it has not."""
@@ -83,6 +86,7 @@ class Operations:
                 raise OperationError("the key directory changed, which takes a stop and a start of the game")
             server_ids = self._targets(target)
             specs = {server_id: self._definition(game, server_id) for server_id in server_ids}
+            await self._refuse_too_large(specs.values())
             self.game = game
             return [await self._restarted(specs[server_id], rate) for server_id in server_ids]
 
@@ -128,7 +132,9 @@ class Operations:
             for server_id, purpose in purposes.items():
                 if purpose == RESTART and server_id in living:
                     logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
-                    await self._restarted(self._definition(self.game, server_id), rate)
+                    spec = self._definition(self.game, server_id)
+                    await self._refuse_too_large([spec])
+                    await self._restarted(spec, rate)
                 elif purpose == REMOVE:
                     logger.warning("%s: the master died while it removed it; this is continued", server_id)
                     await self._removed(server_id, rate)
@@ -144,9 +150,16 @@ class Operations:
             self._membership.plan(spec.id, RESTARTING, RESTART)
             await self._fleet.tell()
             await self._quiet(spec.id)
-        await self._fleet.end(spec.id, "restarted by an operator")
-        self._membership.renew(spec)
-        await self._fleet.start(spec, self.game)
+        try:
+            await self._fleet.end(spec.id, "restarted by an operator")
+            self._membership.renew(spec)
+            await self._fleet.start(spec, self.game)
+        except Exception as error:
+            logger.warning("%s: could not be started", spec.id, exc_info=error)
+            raise OperationError(
+                f"{spec.id} was ended and could not be started again; the restart ends here, another one of {spec.id} "
+                f"tries it anew: {_why(error)}"
+            ) from error
         reason = await self._fleet.booted(spec.id, BOOT)
         if reason is not None:
             raise OperationError(f"{spec.id} does not boot, and goes on trying; the restart ends here: {reason}")
@@ -165,16 +178,29 @@ class Operations:
         for other in self._membership.specs():
             if spec.port and place == (other.transport, other.host, other.port):
                 raise OperationError(f"{spec.id} and {other.id} would both listen on {spec.host}:{spec.port}")
+        await self._refuse_too_large([spec])
         self._membership.add(spec)
-        await self._fleet.tell()
-        await self._fleet.start(spec, self.game)
-        if (reason := await self._fleet.booted(spec.id, BOOT)) is not None:
-            await self._fleet.end(spec.id, "it did not boot")
-            self._membership.remove(spec.id)
+        try:
             await self._fleet.tell()
+            await self._fleet.start(spec, self.game)
+            reason = await self._fleet.booted(spec.id, BOOT)
+        except Exception as error:
+            logger.warning("%s: could not be started", spec.id, exc_info=error)
+            await self._taken_away(spec.id)
+            raise OperationError(f"{spec.id} was not added: {_why(error)}") from error
+        if reason is not None:
+            await self._taken_away(spec.id)
             raise OperationError(f"{spec.id} was not added: {reason}")
         await self._fleet.tell()
         return f"{spec.id} added in {time.monotonic() - began:.1f} s"
+
+    async def _taken_away(self, server_id: str) -> None:
+        try:
+            await self._fleet.end(server_id, "it did not boot")
+        except Exception:
+            logger.exception("%s: its process could not be ended", server_id)
+        self._membership.remove(server_id)
+        await self._fleet.tell()
 
     async def _removed(self, server_id: str, rate: float) -> None:
         await self._drained(server_id, REMOVE, rate, LEAVE)
@@ -216,6 +242,10 @@ class Operations:
         finally:
             self.running = ""
 
+    async def _refuse_too_large(self, specs: Iterable[ServerSpec]) -> None:
+        if refused := await self._fleet.too_large(specs):
+            raise OperationError("; ".join(f"{server_id}: {reason}" for server_id, reason in refused.items()))
+
     def _targets(self, target: str | None) -> list[str]:
         specs = sorted(self._membership.specs(), key=lambda spec: spec.frontend)
         found = [spec.id for spec in specs if target is None or target in (spec.type, spec.id)]
@@ -242,6 +272,11 @@ class Operations:
         _refuse_directory(server_type)
         if not force and not set(self._membership.working(server_type)) - {server_id}:
             raise OperationError(f"{server_id} is the last {server_type} that serves; --force does it all the same")
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong, in one line; the whole of it is the error's cause."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def _refuse_directory(server_type: str) -> None:

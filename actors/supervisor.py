@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from ray.exceptions import RayError
@@ -197,6 +197,10 @@ class Supervisor:
         return answer
 
     # -- what operations do
+
+    async def too_large(self, specs: Iterable[ServerSpec]) -> dict[str, str]:
+        """Return why no node can take a server, by id, for those for which it is so."""
+        return await asyncio.to_thread(self._actors.too_large, specs)
 
     async def quiet(self, server_id: str, limit: float) -> list[str]:
         """Wait until nothing of the others is under way to a server; return the ids of those that are not done."""

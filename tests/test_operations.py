@@ -1,7 +1,7 @@
 """The order of what an operator's commands do, against servers that only take note."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from actors.config import Game, ServerSpec
 from actors.membership import DRAIN, REMOVE, RESTART, Membership, Notes, Place, Report
 from actors.operations import OperationError, Operations
+from actors.placement import CannotPlace
 from handlers.members import DRAINING, RESTARTING, SERVING, Member
 
 SPECS = (
@@ -28,10 +29,16 @@ class NotingFleet:
     def __init__(self, membership: Membership) -> None:
         self.steps: list[str] = []
         self.refuses_to_boot: dict[str, str] = {}
+        self.cannot_start: dict[str, Exception] = {}
+        self.cannot_end: dict[str, Exception] = {}
+        self.large: dict[str, str] = {}
         self.late: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self._membership = membership
+
+    async def too_large(self, specs: Iterable[ServerSpec]) -> dict[str, str]:
+        return {spec.id: self.large[spec.id] for spec in specs if spec.id in self.large}
 
     async def tell(self) -> None:
         await self.gate.wait()
@@ -48,9 +55,13 @@ class NotingFleet:
     async def end(self, server_id: str, reason: str) -> None:
         self.steps.append(f"end {server_id}")
         self._membership.lost(server_id)
+        if (error := self.cannot_end.get(server_id)) is not None:
+            raise error
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
         self.steps.append(f"start {spec.id}")
+        if (error := self.cannot_start.get(spec.id)) is not None:
+            raise error
 
     async def booted(self, server_id: str, limit: float) -> str | None:
         if reason := self.refuses_to_boot.get(server_id):
@@ -180,6 +191,56 @@ def test_a_server_that_was_added_and_does_not_boot_is_taken_away_again() -> None
             await setup.operations.add("connector", 1)
         assert setup.fleet.steps[-2:] == ["end connector-3", "tell all serve"]
         assert "connector-3" not in setup.membership
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_no_node_can_take_is_refused_before_anything_is_touched() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.large = dict.fromkeys(("chat-2", "chat-3"), "num_cpus 64 is more than any node has (2)")
+        heavier = replace(GAME, servers=(*SPECS[:2], *(replace(spec, num_cpus=64) for spec in SPECS[2:])))
+        with pytest.raises(OperationError, match=r"^chat-2: num_cpus 64 is more than any node has \(2\)$"):
+            await setup.operations.restart(heavier, "chat", 10)
+        with pytest.raises(OperationError, match=r"^chat-3: num_cpus 64 is more"):
+            await setup.operations.add("chat", 1)
+        assert setup.fleet.steps == []
+        assert setup.operations.game == GAME
+        assert "chat-3" not in setup.membership
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("step", ["end", "start"])
+def test_a_restart_that_cannot_end_or_start_a_server_says_so_and_the_next_one_makes_it_anew(step: str) -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        failing = {"end": setup.fleet.cannot_end, "start": setup.fleet.cannot_start}[step]
+        failing["chat-1"] = CannotPlace("num_cpus 64 is more than any node has (2)")
+        said = r"chat-1 was ended and could not be started again.*CannotPlace: num_cpus 64 is more than any node has"
+        with pytest.raises(OperationError, match=said):
+            await setup.operations.restart(GAME, "chat", 10)
+        assert "end chat-2" not in setup.fleet.steps
+        failing.clear()
+        await setup.operations.restart(GAME, "chat-1", 10)
+        assert "chat-1" in setup.membership.living()
+        assert setup.membership.state("chat-1") == SERVING
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("also_no_end", [False, True])
+def test_an_added_server_that_cannot_be_started_leaves_nothing_behind(also_no_end: bool) -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.cannot_start["chat-3"] = RuntimeError("no worker\nto be had")
+        if also_no_end:
+            setup.fleet.cannot_end["chat-3"] = TimeoutError()
+        with pytest.raises(OperationError, match=r"^chat-3 was not added: RuntimeError: no worker to be had$"):
+            await setup.operations.add("chat", 1)
+        assert "chat-3" not in setup.membership
+        assert setup.fleet.steps[-2:] == ["end chat-3", "tell all serve"]
+        await setup.operations.add("chat", 1)
 
     asyncio.run(scenario())
 
