@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import ray
@@ -45,12 +45,14 @@ class Master:
         self._operations = Operations(game, self._membership, self._supervisor)
         self._name = game.name
         self._known = asyncio.Event()
+        self._recovered = asyncio.Event()
         self._stopped = asyncio.Event()
         self._creating: asyncio.Task[None] | None = None
         if _restarted():
             self._run(self._recover())
         else:
             self._known.set()
+            self._recovered.set()
 
     # -- for the command that runs the game
 
@@ -108,26 +110,28 @@ class Master:
 
     async def game(self) -> Game:
         """Return the game's definition as of its start or latest restart."""
+        await self._known.wait()
         return self._operations.game
 
     async def restart(self, game: Game, target: str | None, rate: float) -> list[str]:
         """Operations.restart."""
-        return await self._operate(self._operations.restart(game, target, rate))
+        return await self._operate(self._operations.restart, game, target, rate)
 
     async def add(self, server_type: str, count: int) -> list[str]:
         """Operations.add."""
-        return await self._operate(self._operations.add(server_type, count))
+        return await self._operate(self._operations.add, server_type, count)
 
     async def remove(self, server_id: str, rate: float, force: bool) -> list[str]:
         """Operations.remove."""
-        return await self._operate(self._operations.remove(server_id, rate, force=force))
+        return await self._operate(self._operations.remove, server_id, rate, force=force)
 
     async def drain(self, server_id: str, rate: float, force: bool) -> list[str]:
         """Operations.drain."""
-        return await self._operate(self._operations.drain(server_id, rate, force=force))
+        return await self._operate(self._operations.drain, server_id, rate, force=force)
 
     async def kick(self, uid: str, reason: str) -> int:
         """Close every session of a uid, on all frontends; returns how many there were."""
+        await self._known.wait()
         frontends = [i for i in self._membership.living() if self._membership.spec(i).frontend]
         asked = (
             self._actors.tried(i, f"{uid} not kicked", self._actors.ask(i, "kick", uid, reason)) for i in frontends
@@ -159,9 +163,16 @@ class Master:
         latest = self._ends.of(server_id)[-1:]
         return described | {"last_end": latest[0] if latest else None}
 
-    async def _operate(self, operation: Coroutine[Any, Any, list[str]]) -> list[str]:
+    async def _operate(
+        self, operation: Callable[..., Awaitable[list[str]]], *arguments: Any, **options: Any
+    ) -> list[str]:
+        async def admitted() -> list[str]:
+            # What an earlier master began comes to its end first.
+            await self._recovered.wait()
+            return await operation(*arguments, **options)
+
         # Whoever asked may go away, the operation goes on.
-        return list(await asyncio.shield(self._run(operation)))
+        return list(await asyncio.shield(self._run(admitted())))
 
     # -- for servers
 
@@ -177,7 +188,7 @@ class Master:
         if not self._supervisor.note_booted(member):
             return False
         if self._membership.serving:
-            self._supervisor.publish()
+            await self._supervisor.announce(member.id)
             if self._membership.purpose(member.id) == DRAIN:
                 # It died while it was drained: what an operator wanted, an accident does not undo.
                 self._run(self._supervisor.drain(member.id, RATE, LEAVE))
@@ -196,6 +207,20 @@ class Master:
 
     async def _recover(self) -> None:
         """Find the servers that live, after this actor was restarted, and bring to an end what was under way."""
+        try:
+            found, notes = await self._find()
+            if notes is not None:
+                await self._make_missing(found)
+            self._run(self._supervisor.tend())
+            await self._operations.resume(RATE)
+        except OperationError as error:
+            logger.error("not everything that was under way could be continued: %s", error)
+        finally:
+            # Operators are let in whatever became of it.
+            self._recovered.set()
+
+    async def _find(self) -> tuple[list[str], Notes | None]:
+        """Take up the servers that are there, and what the earlier master knew; returns their ids, and its notes."""
         named = [name for name in await asyncio.to_thread(self._actors.named) if name != MASTER]
         found = [name for name in named if await asyncio.to_thread(self._actors.find, name)]
         answers = await asyncio.gather(*(self._supervisor.report(server_id) for server_id in found))
@@ -204,6 +229,7 @@ class Master:
         self._membership.resume(notes, reports)
         if notes is not None:
             self._operations.game = notes.game
+            self._supervisor.version = notes.version
             for server_id, end in notes.ends.items():
                 self._ends.note(server_id, end)
         self._membership.serving = True
@@ -213,14 +239,21 @@ class Master:
         for server_id in found:
             if server_id in self._membership:
                 self._supervisor.watch(server_id)
-        if notes is not None:
-            # One was ended to be made anew, and the master died in between.
-            for spec in self._membership.specs():
-                if spec.id not in found:
-                    await self._supervisor.start(spec, notes.game)
-        self._run(self._supervisor.tend())
-        # Nobody is told of a view in which one that lives may be missing: those who boot or die later change it.
-        await self._operations.resume(RATE)
+        return found, notes
+
+    async def _make_missing(self, found: list[str]) -> None:
+        """Make the servers that were ended to be made anew, where the master died in between.
+
+        Nobody is told of a view in which one that lives may be missing: those who boot or die later change it.
+        """
+        for server_id in [spec.id for spec in self._membership.specs() if spec.id not in found]:
+            try:
+                if (spec := self._operations.next_life(server_id)) is not None:
+                    await self._supervisor.start_untold(spec, self._operations.game)
+            except Exception:
+                logger.exception(
+                    "%s: it is not there, and could not be started; a restart of it tries again", server_id
+                )
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -139,6 +139,17 @@ class Operations:
                     logger.warning("%s: the master died while it removed it; this is continued", server_id)
                     await self._removed(server_id, rate)
 
+    def next_life(self, server_id: str) -> ServerSpec | None:
+        """Return the definition with which a server that is not there is made, None for one that was to go.
+
+        One that was to restart has that of the game's latest definition from then on. Raises OperationError where
+        there is none.
+        """
+        purpose = self._membership.purpose(server_id)
+        if purpose == RESTART:
+            self._membership.renew(self._definition(self.game, server_id))
+        return None if purpose == REMOVE else self._membership.spec(server_id)
+
     # -- the steps
 
     async def _restarted(self, spec: ServerSpec, rate: float) -> str:

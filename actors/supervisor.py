@@ -45,6 +45,8 @@ class Supervisor:
     ) -> None:
         self.failed: dict[str, str] = {}
         """Why servers did not boot."""
+        self.version = 0
+        """That of the latest table. Each is later than all before, also where the clock goes back."""
         self._membership = membership
         self._actors = actors
         self._ends = ends
@@ -52,6 +54,8 @@ class Supervisor:
         self._notes = notes
         self._changed = asyncio.Event()
         self._starting: dict[str, asyncio.Event] = {}
+        self._untold: set[str] = set()
+        """Servers whose actors the others do not know yet."""
         self._watches: dict[str, asyncio.Task[Any]] = {}
         self._explained: dict[str, int] = {}
         """The incarnation of each server whose death Ray has told the reason of last."""
@@ -76,7 +80,7 @@ class Supervisor:
         await asyncio.gather(*opening)
 
     def _tellings(self, server_ids: list[str]) -> list[Coroutine[Any, Any, None]]:
-        version = time.time_ns()
+        version = self.version = max(self.version + 1, time.time_ns())
         members, notes, handles = self._membership.members(), self._notes(version), dict(self._actors.handles)
         return [self._told(server_id, members, handles, version, notes) for server_id in server_ids]
 
@@ -243,14 +247,30 @@ class Supervisor:
         self.failed.pop(spec.id, None)
         told = self._starting[spec.id] = asyncio.Event()
         try:
-            await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
-            self.watch(spec.id)
-            logger.info("%s: started", spec.id)
+            await self._create(spec, game)
             await self.tell()
         finally:
             told.set()
             if self._starting.get(spec.id) is told:
                 del self._starting[spec.id]
+
+    async def start_untold(self, spec: ServerSpec, game: Game) -> None:
+        """Create a server's actor and watch it; the others are told of it with the table in which it has booted."""
+        self._untold.add(spec.id)
+        await self._create(spec, game)
+
+    async def announce(self, server_id: str) -> None:
+        """Tell the others of a server that has booted; waits for them where they did not know its actor."""
+        if server_id in self._untold:
+            self._untold.discard(server_id)
+            await self.tell()
+        else:
+            self.publish()
+
+    async def _create(self, spec: ServerSpec, game: Game) -> None:
+        await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
+        self.watch(spec.id)
+        logger.info("%s: started", spec.id)
 
     async def may_begin(self, server_id: str) -> None:
         """Return once the others know the actor of a server that was started: whom it greets must be able to call it.

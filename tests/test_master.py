@@ -1,7 +1,9 @@
 """The master and its supervisor, with actors that are objects of this process."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import actors.master
 from actors.config import Game, ServerSpec
 from actors.fleet import Actors
 from actors.master import Master
-from actors.membership import Notes, Place, Report
-from handlers.members import Member
+from actors.membership import REMOVE, RESTART, Membership, Notes, Place, Report
+from actors.placement import CannotPlace
+from handlers.members import DRAINING, RESTARTING, Member
 
 SPECS = (
     ServerSpec(id="connector-1", type="connector", frontend=True, port=3050),
@@ -134,6 +137,13 @@ async def boot(master: Master, local: LocalActors, server_id: str) -> Member:
     return member
 
 
+async def ended(master: Master) -> None:
+    """Have a master do nothing any more."""
+    for task in master._tasks:
+        task.cancel()
+    await asyncio.gather(*master._tasks, return_exceptions=True)
+
+
 def test_a_server_that_is_ended_is_asked_nothing_any_more_while_its_process_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,5 +182,140 @@ def test_a_stop_ends_all_processes_while_a_further_one_is_being_made(monkeypatch
         monkeypatch.setattr(ray, "kill", kill)
         await master.stop()
         assert killed == [spec.id for spec in SPECS]
+
+    asyncio.run(scenario())
+
+
+# -- a master that begins anew
+
+
+def left_by_an_earlier_one(
+    stage: Stage, *gone: str, version: int = 1, game: Game = GAME, plans: dict[str, tuple[str, str]] | None = None
+) -> None:
+    """Have servers be there that an earlier master made, all but some, with what it noted last."""
+    membership = Membership(SPECS, lambda: 1_000_000.0)
+    for spec in SPECS:
+        incarnation = membership.register(spec.id).incarnation
+        member = Member(id=spec.id, type=spec.type, incarnation=incarnation, frontend=spec.frontend, port=spec.port)
+        membership.booted(member)
+    for server_id, (state, purpose) in (plans or {}).items():
+        membership.plan(server_id, state, purpose)
+    notes = membership.notes(version, game, {})
+    members = {member.id: member for member in membership.members()}
+    stage.actors.there = {spec.id: Life(spec, members[spec.id], notes) for spec in SPECS if spec.id not in gone}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - threads make the actors
+            await asyncio.sleep(0.001)
+
+
+def test_a_master_that_begins_anew_answers_nobody_before_it_knows_who_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        later = replace(GAME, log_level="debug")
+        left_by_an_earlier_one(stage, game=later)
+        stage.actors.reachable.clear()
+        master = stage.master(restarted=True)
+        asked = [asyncio.create_task(master.game()), asyncio.create_task(master.kick("alice", "bye"))]
+        await asyncio.wait(asked, timeout=0.05)
+        assert not any(task.done() for task in asked)
+        stage.actors.reachable.set()
+        assert await asyncio.gather(*asked) == [later, 1]
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_operations_wait_until_what_an_earlier_master_began_has_come_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage, plans={"chat-1": (RESTARTING, RESTART)})
+        master = stage.master(restarted=True)
+        add = asyncio.create_task(master.add("chat", 1))
+        await until(lambda: "chat-1" in stage.actors.made)
+        assert "chat-3" not in stage.actors.made
+        await boot(master, stage.actors, "chat-1")
+        await until(lambda: "chat-3" in stage.actors.made)
+        await boot(master, stage.actors, "chat-3")
+        (line,) = await add
+        assert line.startswith("chat-3 added")
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_missing_is_made_and_nobody_is_told_before_it_has_booted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage, "chat-1", version=2**62)
+        others = list(stage.actors.there.values())
+        master = stage.master(restarted=True)
+        await master._recovered.wait()
+        assert "chat-1" in stage.actors.made
+        assert [other.told for other in others] == [[], []]
+        await boot(master, stage.actors, "chat-1")
+        # Before the new life goes on: whom it greets has to know its actor.
+        assert [other.told[0] for other in others] == [["connector-1 serving", "chat-1 serving", "chat-2 serving"]] * 2
+        assert [other.versions for other in others] == [[2**62 + 1]] * 2
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_server_that_cannot_be_made_does_not_end_the_recovery(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage, "chat-1", "chat-2")
+        stage.actors.refused["chat-1"] = CannotPlace("num_cpus 64 is more than any node has (2)")
+        master = stage.master(restarted=True)
+        await master._recovered.wait()
+        assert list(stage.actors.made) == ["chat-2"]
+        stage.actors.refused.clear()
+        restart = asyncio.create_task(master.restart(GAME, "chat-1", 10))
+        await until(lambda: "chat-1" in stage.actors.made)
+        await boot(master, stage.actors, "chat-1")
+        assert (await restart)[0].startswith("chat-1 restarted")
+        await ended(master)
+
+    asyncio.run(scenario())
+    assert "chat-1: it is not there, and could not be started; a restart of it tries again" in caplog.text
+
+
+def test_a_missing_server_begins_with_the_new_definition_if_it_was_to_restart_and_not_at_all_if_it_was_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        game = replace(GAME, servers=tuple(replace(spec, weight=7) for spec in SPECS))
+        plans = {"chat-1": (RESTARTING, RESTART), "chat-2": (DRAINING, REMOVE)}
+        left_by_an_earlier_one(stage, "chat-1", "chat-2", game=game, plans=plans)
+        master = stage.master(restarted=True)
+        await master._recovered.wait()
+        assert {server_id: spec.weight for server_id, (spec, _) in stage.actors.made.items()} == {"chat-1": 7}
+        assert "chat-2" not in master._membership
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_tables_have_growing_versions_where_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        life = stage.actors.handles["chat-2"]
+        life.versions.clear()
+        for now in (10**20, 10**18, 10**20 + 1, 10**20 + 9):
+            monkeypatch.setattr(time, "time_ns", lambda now=now: now)
+            await master._supervisor.tell()
+        assert life.versions == [10**20, 10**20 + 1, 10**20 + 2, 10**20 + 9]
+        await ended(master)
 
     asyncio.run(scenario())
