@@ -123,21 +123,34 @@ class Operations:
     async def resume(self, rate: float) -> None:
         """Bring to an end what an earlier master had begun with a server; what would have come after it is left.
 
-        One that was to restart is restarted, and one that was to go goes. One that has ended and has not booted yet
-        needs nothing: its next life serves.
+        One that was to restart is restarted, one that was to go goes, and one that was to be drained is. One that has
+        ended and has not booted yet needs nothing: its next life serves, or is drained. Raises OperationError, once all
+        have had their turn.
         """
         purposes = {spec.id: self._membership.purpose(spec.id) for spec in self._membership.specs()}
+        failures: list[str] = []
         async with self._alone("what the master did before it died"):
-            living = self._membership.living()
             for server_id, purpose in purposes.items():
-                if purpose == RESTART and server_id in living:
-                    logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
-                    spec = self._definition(self.game, server_id)
-                    await self._refuse_too_large([spec])
-                    await self._restarted(spec, rate)
-                elif purpose == REMOVE:
-                    logger.warning("%s: the master died while it removed it; this is continued", server_id)
-                    await self._removed(server_id, rate)
+                try:
+                    await self._continued(server_id, purpose, rate)
+                except OperationError as error:
+                    failures.append(str(error))
+            if failures:
+                raise OperationError("; ".join(failures))
+
+    async def _continued(self, server_id: str, purpose: str, rate: float) -> None:
+        living = server_id in self._membership.living()
+        if purpose == RESTART and living:
+            logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
+            spec = self._definition(self.game, server_id)
+            await self._refuse_too_large([spec])
+            await self._restarted(spec, rate)
+        elif purpose == REMOVE:
+            logger.warning("%s: the master died while it removed it; this is continued", server_id)
+            await self._removed(server_id, rate)
+        elif purpose == DRAIN and living:
+            # Whether its clients were sent away nobody knows; one that was drained takes it for done.
+            await self._drained(server_id, DRAIN, rate, LEAVE)
 
     def next_life(self, server_id: str) -> ServerSpec | None:
         """Return the definition with which a server that is not there is made, None for one that was to go.

@@ -423,6 +423,37 @@ def test_a_restarted_master_finishes_a_removal_and_leaves_drained_what_was_drain
     asyncio.run(scenario())
 
 
+def test_a_restarted_master_goes_on_with_a_drain_of_a_server_that_lives() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        for server_id in ("connector-1", "connector-2", "chat-1"):
+            setup.membership.plan(server_id, DRAINING, DRAIN)
+        later = resumed(setup, "connector-2")
+        await later.operations.resume(10)
+        assert [step for step in later.fleet.steps if not step.startswith("tell")] == [
+            "drain connector-1 10",
+            "quiet chat-1",
+            "drain chat-1 10",
+        ]
+        assert later.membership.purpose("connector-1") == DRAIN
+
+    asyncio.run(scenario())
+
+
+def test_one_that_cannot_be_finished_does_not_keep_a_restarted_master_from_the_others() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        setup.membership.plan("chat-2", DRAINING, REMOVE)
+        later = resumed(setup)
+        later.fleet.refuses_to_boot["chat-1"] = "app: no module"
+        with pytest.raises(OperationError, match="chat-1 does not boot"):
+            await later.operations.resume(10)
+        assert "chat-2" not in later.membership
+
+    asyncio.run(scenario())
+
+
 def test_a_master_that_finds_no_notes_goes_on_with_the_games_file_and_who_answers() -> None:
     setup = Setup()
     members = setup.membership.members()
