@@ -82,6 +82,7 @@ class Operations:
         goes on trying. Raises OperationError.
         """
         async with self._alone(f"restart {target}" if target else "restart"):
+            _refuse_rate(rate)
             if game.directory != self.game.directory:
                 raise OperationError("the key directory changed, which takes a stop and a start of the game")
             server_ids = self._targets(target)
@@ -104,6 +105,7 @@ class Operations:
     async def remove(self, server_id: str, rate: float, *, force: bool = False) -> list[str]:
         """Drain a server and end it for good. Raises OperationError for the last of its type, unless ``force``."""
         async with self._alone(f"remove {server_id}"):
+            _refuse_rate(rate)
             self._may_leave(server_id, force)
             began = time.monotonic()
             await self._removed(server_id, rate)
@@ -115,6 +117,7 @@ class Operations:
         ``restart`` makes it serve again, ``remove`` ends it. Raises OperationError as ``remove`` does.
         """
         async with self._alone(f"drain {server_id}"):
+            _refuse_rate(rate)
             self._may_leave(server_id, force)
             began = time.monotonic()
             await self._drained(server_id, DRAIN, rate, LEAVE)
@@ -296,6 +299,11 @@ class Operations:
         _refuse_directory(server_type)
         if not force and not set(self._membership.working(server_type)) - {server_id}:
             raise OperationError(f"{server_id} is the last {server_type} that serves; --force does it all the same")
+
+
+def _refuse_rate(rate: float) -> None:
+    if not rate > 0:
+        raise OperationError(f"the rate is clients a second, more than 0: {rate!r}")
 
 
 def _why(error: Exception) -> str:

@@ -303,6 +303,23 @@ def test_a_drained_server_stays_so_even_if_it_dies_until_it_is_restarted() -> No
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("nan")])
+def test_a_rate_that_sends_nobody_away_is_refused_before_anything_is_touched(rate: float) -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        for operation in (
+            setup.operations.restart(GAME, None, rate),
+            setup.operations.remove("chat-1", rate),
+            setup.operations.drain("chat-1", rate),
+        ):
+            with pytest.raises(OperationError, match="the rate is clients a second, more than 0"):
+                await operation
+        assert setup.fleet.steps == []
+        assert setup.membership.state("chat-1") == SERVING
+
+    asyncio.run(scenario())
+
+
 def test_one_operation_at_a_time_and_the_second_is_told_which_one_runs() -> None:
     async def scenario() -> None:
         setup = Setup()
