@@ -13,8 +13,9 @@ what makes that no request is lost:
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from actors.config import Game, ServerSpec
@@ -79,7 +80,7 @@ class Operations:
         """Restart all servers, those of a type, or one, with ``game``'s definition; returns a line for each.
 
         Backends go first. Where a server does not boot the restart ends: the others go on as they are, and that one
-        goes on trying. Raises OperationError.
+        goes on trying. Raises OperationError, which names those that were restarted before.
         """
         async with self._alone(f"restart {target}" if target else "restart"):
             _refuse_rate(rate)
@@ -89,18 +90,18 @@ class Operations:
             specs = {server_id: self._definition(game, server_id) for server_id in server_ids}
             await self._refuse_too_large(specs.values())
             self.game = game
-            return [await self._restarted(specs[server_id], rate) for server_id in server_ids]
+            return await _one_by_one([partial(self._restarted, spec, rate) for spec in specs.values()])
 
     async def add(self, server_type: str, count: int) -> list[str]:
         """Start further servers of a type, numbered on from the highest that it has had; returns a line for each.
 
-        Raises OperationError; one that does not boot is taken away again.
+        Raises OperationError, which names those that were added before; one that does not boot is taken away again.
         """
         async with self._alone(f"add {server_type}"):
             if count < 1:
                 raise OperationError(f"{count} servers cannot be added")
             _refuse_directory(server_type)
-            return [await self._added(server_type) for _ in range(count)]
+            return await _one_by_one([partial(self._added, server_type)] * count)
 
     async def remove(self, server_id: str, rate: float, *, force: bool = False) -> list[str]:
         """Drain a server and end it for good. Raises OperationError for the last of its type, unless ``force``."""
@@ -299,6 +300,19 @@ class Operations:
         _refuse_directory(server_type)
         if not force and not set(self._membership.working(server_type)) - {server_id}:
             raise OperationError(f"{server_id} is the last {server_type} that serves; --force does it all the same")
+
+
+async def _one_by_one(steps: Iterable[Callable[[], Awaitable[str]]]) -> list[str]:
+    """Take steps one after the other; returns each one's line. An OperationError names what was done before it."""
+    lines: list[str] = []
+    for step in steps:
+        try:
+            lines.append(await step())
+        except OperationError as error:
+            if lines:
+                raise OperationError(f"{error} (done before: {', '.join(lines)})") from error
+            raise
+    return lines
 
 
 def _refuse_rate(rate: float) -> None:

@@ -245,6 +245,22 @@ def test_an_added_server_that_cannot_be_started_leaves_nothing_behind(also_no_en
     asyncio.run(scenario())
 
 
+def test_what_was_done_before_a_failure_is_named_with_it() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.refuses_to_boot = {"connector-1": "app: no module", "chat-5": "app: no module"}
+        done = r"app: no module \(done before: chat-1 restarted in \d\.\d s, chat-2 restarted in \d\.\d s\)$"
+        with pytest.raises(OperationError, match=done):
+            await setup.operations.restart(GAME, None, 10)
+        done = r"^chat-5 was not added: app: no module \(done before: chat-3 added in .* s, chat-4 added in .* s\)$"
+        with pytest.raises(OperationError, match=done):
+            await setup.operations.add("chat", 4)
+        with pytest.raises(OperationError, match=r"app: no module$"):
+            await setup.operations.restart(GAME, "connector-1", 10)
+
+    asyncio.run(scenario())
+
+
 def test_a_port_of_another_server_and_a_type_that_is_not_there_are_refused() -> None:
     async def scenario() -> None:
         setup = Setup()
