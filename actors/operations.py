@@ -1,7 +1,7 @@
 """What an operator does to a game that runs, step by step: restart, add, remove, drain. Pure but for its port.
 
 One server at a time, so that at no moment more than one is away; and one operation at a time. The order of the steps is
-what makes that no request is lost:
+what makes that no request is lost, where handlers take less than QUIET and a server is back in as long again:
 
 - A backend that restarts: all others are told that it does, and hold what is meant for it from then on. What was under
   way to it is finished (QUIET). It stops, its process ends, and only then a new life begins. Once that has booted, all
@@ -31,8 +31,11 @@ RATE = 200.0
 """Clients a second that are sent away, where nobody says another rate."""
 BOOT = 60.0
 """Seconds for a server to boot."""
-QUIET = 30.0
-"""Seconds for what is under way to a server to be finished."""
+QUIET = 5.0
+"""Seconds for what is under way to a server that restarts to be finished. What is meant for it meanwhile is held for
+``HELD`` seconds (actors.held): with what its boot takes this has to be less."""
+DRAIN_QUIET = 30.0
+"""Seconds for what is under way to a server that is drained to be finished: nothing is held for that one."""
 RECONNECT = "server restarting, please reconnect"
 LEAVE = "server going away, please reconnect"
 
@@ -177,7 +180,7 @@ class Operations:
         else:
             self._membership.plan(spec.id, RESTARTING, RESTART)
             await self._fleet.tell()
-            await self._quiet(spec.id)
+            await self._quiet(spec.id, QUIET)
         try:
             await self._fleet.end(spec.id, "restarted by an operator")
             self._membership.renew(spec)
@@ -242,12 +245,12 @@ class Operations:
         await self._fleet.tell()
         if not self._membership.spec(server_id).frontend:
             # Frontends go on answering their clients while these are sent away, so nobody waits for them.
-            await self._quiet(server_id)
+            await self._quiet(server_id, DRAIN_QUIET)
         await self._fleet.drain(server_id, rate, reason)
 
-    async def _quiet(self, server_id: str) -> None:
-        if late := await self._fleet.quiet(server_id, QUIET):
-            logger.warning("%s: after %g s %s still wait for it", server_id, QUIET, ", ".join(late))
+    async def _quiet(self, server_id: str, limit: float) -> None:
+        if late := await self._fleet.quiet(server_id, limit):
+            logger.warning("%s: after %g s %s still wait for it", server_id, limit, ", ".join(late))
 
     # -- what is refused
 

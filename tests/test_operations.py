@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from actors import operations
 from actors.config import Game, ServerSpec
+from actors.held import HELD
 from actors.membership import DRAIN, REMOVE, RESTART, Membership, Notes, Place, Report
 from actors.operations import OperationError, Operations
 from actors.placement import CannotPlace
@@ -46,7 +48,7 @@ class NotingFleet:
         self.steps.append(f"tell {', '.join(away) or 'all serve'}")
 
     async def quiet(self, server_id: str, limit: float) -> list[str]:
-        self.steps.append(f"quiet {server_id}")
+        self.steps.append(f"quiet {server_id} {limit:g}")
         return self.late
 
     async def drain(self, server_id: str, rate: float, reason: str) -> None:
@@ -100,7 +102,7 @@ def test_a_backend_restarts_after_all_hold_what_is_meant_for_it_and_nothing_is_u
         assert line.startswith("chat-1 restarted in ")
         assert setup.fleet.steps == [
             "tell chat-1 restarting",
-            "quiet chat-1",
+            "quiet chat-1 5",
             "end chat-1",
             "start chat-1",
             "tell all serve",
@@ -108,6 +110,10 @@ def test_a_backend_restarts_after_all_hold_what_is_meant_for_it_and_nothing_is_u
         assert setup.membership.incarnation("chat-1") > before
 
     asyncio.run(scenario())
+
+
+def test_what_is_under_way_has_half_of_the_time_for_which_requests_are_held_so_that_the_boot_has_the_other() -> None:
+    assert operations.QUIET <= HELD / 2
 
 
 def test_a_frontend_restarts_after_its_clients_were_sent_away() -> None:
@@ -280,7 +286,7 @@ def test_a_removed_server_gets_no_new_work_first_and_is_forgotten_last() -> None
         await setup.operations.remove("chat-2", 10)
         assert setup.fleet.steps == [
             "tell chat-2 draining",
-            "quiet chat-2",
+            "quiet chat-2 30",
             "drain chat-2 10",
             "end chat-2",
             "tell all serve",
@@ -465,7 +471,7 @@ def test_a_restarted_master_goes_on_with_a_drain_of_a_server_that_lives() -> Non
         await later.operations.resume(10)
         assert [step for step in later.fleet.steps if not step.startswith("tell")] == [
             "drain connector-1 10",
-            "quiet chat-1",
+            "quiet chat-1 30",
             "drain chat-1 10",
         ]
         assert later.membership.purpose("connector-1") == DRAIN
