@@ -142,6 +142,9 @@ class Operations:
                     await self._continued(server_id, purpose, rate)
                 except OperationError as error:
                     failures.append(str(error))
+                except Exception as error:
+                    logger.exception("%s: what the master did before it died could not be continued", server_id)
+                    failures.append(f"{server_id}: {_why(error)}")
             if failures:
                 raise OperationError("; ".join(failures))
 
@@ -270,6 +273,9 @@ class Operations:
         except asyncio.CancelledError:
             logger.warning("operation: %s: called off", what)
             raise
+        except Exception as error:
+            logger.exception("operation: %s", what)
+            raise OperationError(f"{what}: {_why(error)}") from error
         finally:
             self.running = ""
 

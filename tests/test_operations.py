@@ -296,6 +296,20 @@ def test_a_removed_server_gets_no_new_work_first_and_is_forgotten_last() -> None
     asyncio.run(scenario())
 
 
+def test_a_removal_whose_process_cannot_be_ended_says_so_and_can_be_asked_for_again() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.cannot_end["chat-2"] = TimeoutError()
+        with pytest.raises(OperationError, match=r"^remove chat-2: TimeoutError$"):
+            await setup.operations.remove("chat-2", 10)
+        assert setup.membership.state("chat-2") == DRAINING
+        setup.fleet.cannot_end.clear()
+        await setup.operations.remove("chat-2", 10)
+        assert "chat-2" not in setup.membership
+
+    asyncio.run(scenario())
+
+
 def test_the_last_server_of_a_type_leaves_only_by_force() -> None:
     async def scenario() -> None:
         setup = Setup()
@@ -483,10 +497,12 @@ def test_one_that_cannot_be_finished_does_not_keep_a_restarted_master_from_the_o
     async def scenario() -> None:
         setup = Setup()
         setup.membership.plan("chat-1", RESTARTING, RESTART)
+        setup.membership.plan("connector-1", DRAINING, REMOVE)
         setup.membership.plan("chat-2", DRAINING, REMOVE)
         later = resumed(setup)
         later.fleet.refuses_to_boot["chat-1"] = "app: no module"
-        with pytest.raises(OperationError, match="chat-1 does not boot"):
+        later.fleet.cannot_end["connector-1"] = TimeoutError()
+        with pytest.raises(OperationError, match=r"^connector-1: TimeoutError; chat-1 does not boot"):
             await later.operations.resume(10)
         assert "chat-2" not in later.membership
 
