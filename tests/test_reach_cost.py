@@ -173,3 +173,25 @@ async def test_of_too_many_leaves_that_a_frontend_has_not_answered_the_oldest_ar
         assert [record.message for record in caplog.records].count(
             f"b-1: c-1 has not answered {OWED} leaves: the oldest are not told again"
         ) == 1
+
+
+@virtual
+async def test_a_leave_that_waits_for_one_frontend_does_not_undo_a_later_add_at_another() -> None:
+    async with kit() as game:
+        await login(game, "u", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        await room.add_confirmed("u", "c-1")
+        game.cut("b-1", "c-1")
+        hanging: Any = game.nodes["b-1"].links.to("c-2")
+        hanging._arrive = lambda packed: None
+        leaving = asyncio.create_task(room.leave_confirmed("u"))
+        await game.settle()
+        game.mend("b-1", "c-1")
+        await game.settle()
+        residents = game.nodes["c-1"].reach.residents
+        assert residents is not None
+        assert "room" not in residents._members
+        assert await room.add_confirmed("u", "c-1")
+        assert not await leaving
+        await game.settle()
+        assert list(residents._members["room"]) == ["u"]
