@@ -68,7 +68,9 @@ class Owed:
         try:
             life = max(self._life_of(server_id), self._lives.get(server_id, 0))
         except NotFound:
-            return self._port.ask(server_id, kind, fields)
+            answer = self._port.ask(server_id, kind, fields)
+            answer.add_done_callback(_unanswered)
+            return answer
         debts = self._debts.setdefault(server_id, {})
         debts.pop((kind, fields), None)
         debt = debts[kind, fields] = _Debt(asyncio.get_running_loop().time(), life)
@@ -168,7 +170,10 @@ def _conditions(kind: int, debt: _Debt) -> Entry:
 
 
 def _unanswered(answer: asyncio.Future[bytes]) -> bool:
-    """Tell whether nobody will hear any more whether the frontend took an entry; any other error is its answer."""
+    """Tell whether nobody will hear any more whether the frontend took an entry; any other error is its answer.
+
+    Either way the error counts as noticed.
+    """
     if not answer.done():
         return False
     return answer.cancelled() or isinstance(answer.exception(), Unavailable | TimedOut)

@@ -122,8 +122,9 @@ class Residents:
 
     def destroy(self, link: Link, request_id: int, channel: str, age: float = 0.0, but: Collection[str] = ()) -> None:
         """Take every member here out, but those that another server added since it was asked for, and ``but``."""
+        kept = frozenset(but)
         for uid in list(self._members.get(channel, ())):
-            if uid not in but and self._joined_before(link.peer, channel, uid, age):
+            if uid not in kept and self._joined_before(link.peer, channel, uid, age):
                 self._part(channel, uid)
         if request_id:
             link.answer(request_id, 0, b"")

@@ -1,6 +1,10 @@
-"""What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own."""
+"""What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own.
+
+And what is told until it is answered, on the same small game.
+"""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -195,3 +199,18 @@ async def test_a_leave_that_waits_for_one_frontend_does_not_undo_a_later_add_at_
         assert not await leaving
         await game.settle()
         assert list(residents._members["room"]) == ["u"]
+
+
+@virtual
+async def test_a_leave_at_a_frontend_that_does_not_exist_is_no_error_and_owed_to_nobody() -> None:
+    async with kit() as game:
+        failed: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
+        room = game.server("b-1").global_channels.get("room")
+        for place in ("c-9", "b-2"):
+            room.leave("u", place)
+            assert not await room.leave_confirmed("u", place)
+        await game.settle()
+        gc.collect()
+        assert failed == []
+        assert not game.nodes["b-1"].reach._owed._debts
