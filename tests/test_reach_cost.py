@@ -214,3 +214,23 @@ async def test_a_leave_at_a_frontend_that_does_not_exist_is_no_error_and_owed_to
         gc.collect()
         assert failed == []
         assert not game.nodes["b-1"].reach._owed._debts
+
+
+@virtual
+async def test_a_leave_whose_caller_gave_up_waiting_is_told_all_the_same() -> None:
+    async with kit() as game:
+        await login(game, "u", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        await room.add_confirmed("u", "c-1")
+        hanging: Any = game.nodes["b-1"].links.to("c-1")
+        hanging._arrive = lambda packed: None
+        leaving = asyncio.create_task(room.leave_confirmed("u"))
+        await game.settle()
+        leaving.cancel()
+        game.cut("b-1", "c-1")
+        game.mend("b-1", "c-1")
+        await asyncio.sleep(2)
+        residents = game.nodes["c-1"].reach.residents
+        assert residents is not None
+        assert "room" not in residents._members
+        assert not game.nodes["b-1"].reach._owed._debts
