@@ -12,7 +12,9 @@ Keys, after a prefix, in the manner of pomelo's status and global channel plugin
     places:<channel>    hash of uid to the number of frontends where it is a member
     watched:<channel>   set of the frontends that watch; only where there are some, changes are logged
     log:<channel>       stream of changes: uid, how it was, how it is ("-" for no member, "+" and its metadata)
-    seq                 the number of the last change
+    seq                 the number of the last change: microseconds of redis' clock, or one more than the one before
+    lost:<frontend>     hash of uid to until when bound its sessions there are to be ended, until the frontend took it
+    heard:<frontend>    the number of the last change that it was told, by its last look
     of:<frontend>:...   sets of what it told: uids, channels, watched; so that it can be taken back
 
 A frontend writes only while its generation is the living one and redis has its last batch: a redis that lost some, one
@@ -41,13 +43,19 @@ end
 local function changing(c, u)
   return redis.call('EXISTS', P..'watched:'..c) == 1 and present(c, u)
 end
+-- Numbers of changes do not come again, so that a redis that went back to an earlier state does not give one twice.
+local function moment()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
 local function changed(c, u, before)
   if not before then return end
   local now = present(c, u)
   if now ~= before then
     local log = P..'log:'..c
-    local id = redis.call('INCR', P..'seq')
-    redis.call('XADD', log, 'MAXLEN', '~', 100000, string.format('%.0f-0', id), 'u', u, 'b', before, 'n', now)
+    local id = string.format('%.0f', math.max(tonumber(redis.call('GET', P..'seq') or '0') + 1, moment()))
+    redis.call('SET', P..'seq', id)
+    redis.call('XADD', log, 'MAXLEN', '~', 100000, id..'-0', 'u', u, 'b', before, 'n', now)
     redis.call('PEXPIRE', log, LOG_LIFE)
   end
 end
@@ -74,6 +82,7 @@ end
 local function unwatch(f, c)
   redis.call('SREM', P..'watched:'..c, f)
   redis.call('SREM', P..'of:'..f..':watched', c)
+  if redis.call('EXISTS', P..'of:'..f..':watched') == 0 then redis.call('DEL', P..'heard:'..f) end
 end
 local function offline(f, u)
   redis.call('HDEL', P..'online:'..u, f)
@@ -85,8 +94,19 @@ local function forget(f)
   end
   for _, c in ipairs(redis.call('SMEMBERS', P..'of:'..f..':watched')) do unwatch(f, c) end
   for _, u in ipairs(redis.call('SMEMBERS', P..'of:'..f..':uids')) do offline(f, u) end
-  redis.call('DEL', P..'alive:'..f)
+  redis.call('DEL', P..'alive:'..f, P..'lost:'..f, P..'heard:'..f)
   redis.call('SREM', P..'known', f)
+end
+-- Add the sessions to be ended at a frontend, which is told of them now, to a list of frontend, uid and until when.
+local function take_lost(f, losers)
+  local lost = redis.call('HGETALL', P..'lost:'..f)
+  for i = 1, #lost, 2 do
+    table.insert(losers, f)
+    table.insert(losers, lost[i])
+    table.insert(losers, lost[i + 1])
+  end
+  redis.call('DEL', P..'lost:'..f)
+  return losers
 end
 local lives = {}
 local function alive(f)
@@ -107,36 +127,41 @@ local function roster(c)
 end
 """.replace("LOG_LIFE", str(LOG_LIFE))
 
-# frontend, generation, time to live: begin a generation with nothing, unless a later life of the frontend has
+# frontend, generation, time to live: begin a generation with nothing, unless a later life of the frontend has (nil);
+# returns whose sessions the generation before was still to end
 BEGIN = (
     _SHARED
     + """
 local f, generation = ARGV[2], ARGV[3]
 local now = redis.call('GET', P..'alive:'..f)
-if now and tonumber(string.match(now, '^%d+')) > tonumber(generation) then return 0 end
+if now and tonumber(string.match(now, '^%d+')) > tonumber(generation) then return false end
+local losers = take_lost(f, {})
 for _, other in ipairs(redis.call('SMEMBERS', P..'known')) do
   if other == f or not alive(other) then forget(other) end
 end
 redis.call('SADD', P..'known', f)
 redis.call('SET', P..'alive:'..f, generation..' 0', 'PX', ARGV[4])
-return 1
+return losers
 """
 )
 
-# frontend, sign (its generation and last batch), time to live: refresh it; 0 when that is not what is here
+# frontend, sign (its generation and last batch), time to live: refresh it; returns whose sessions are to be ended, nil
+# when that is not what is here
 BEAT = (
     _SHARED
     + """
-if redis.call('GET', P..'alive:'..ARGV[2]) ~= ARGV[3] then return 0 end
-return redis.call('PEXPIRE', P..'alive:'..ARGV[2], ARGV[4])
+if redis.call('GET', P..'alive:'..ARGV[2]) ~= ARGV[3] then return false end
+redis.call('PEXPIRE', P..'alive:'..ARGV[2], ARGV[4])
+return take_lost(ARGV[2], {})
 """
 )
 
-# frontend, sign: take back all
+# frontend, generation: take back all. The last batch of a frontend that stops may not have come, or not be known here
 LEAVE = (
     _SHARED
     + """
-if redis.call('GET', P..'alive:'..ARGV[2]) ~= ARGV[3] then return 0 end
+local now = redis.call('GET', P..'alive:'..ARGV[2])
+if not now or string.match(now, '^%d+') ~= ARGV[3] then return 0 end
 forget(ARGV[2])
 return 1
 """
@@ -161,9 +186,11 @@ TELL = (
 local f, single, live = ARGV[2], ARGV[4], ARGV[5] == '1'
 if redis.call('GET', P..'alive:'..f) ~= ARGV[3] then return false end
 redis.call('SET', P..'alive:'..f, ARGV[7], 'PX', ARGV[8])
-local losers = {}
+local losers = take_lost(f, {})
 local function lose(frontend, uid, since)
   redis.call('HSET', P..'online:'..uid, frontend, '2 '..since)
+  -- Whoever is told by this script may fail to tell it: the frontend finds it here by its next sign of life.
+  if frontend ~= f then redis.call('HSET', P..'lost:'..frontend, uid, since) end
   table.insert(losers, frontend)
   table.insert(losers, uid)
   table.insert(losers, since)
@@ -234,14 +261,22 @@ return redis.call('HLEN', P..'places:'..ARGV[2])
 """
 )
 
-# [channel, last change heard or -1, whether everybody is wanted]...: return [last change, count, changes, members]...
+# frontend, the last change by its last look or nothing, [channel, last change heard or -1, whether everybody is
+# wanted]...: return the last change, and [count, changes, members]...; nil in place of these where redis does not have
+# that last look: it went back to an earlier state, and what was told since may not be so
 WATCH = (
     _SHARED
     + """
+local f = ARGV[2]
+local channels = cmsgpack.unpack(ARGV[4])
+for _, asked in ipairs(channels) do clean(asked[1]) end
+local last = redis.call('GET', P..'seq') or '0'
+local same = (redis.call('GET', P..'heard:'..f) or '') == ARGV[3]
+if alive(f) then redis.call('SET', P..'heard:'..f, last) end
+if not same then return {last, false} end
 local found = {}
-for _, asked in ipairs(cmsgpack.unpack(ARGV[2])) do
+for _, asked in ipairs(channels) do
   local c, since = asked[1], asked[2]
-  clean(c)
   local changes, members = {}, false
   if since >= 0 then
     for _, entry in ipairs(redis.call('XRANGE', P..'log:'..c, string.format('(%.0f-0', since), '+')) do
@@ -249,9 +284,8 @@ for _, asked in ipairs(cmsgpack.unpack(ARGV[2])) do
     end
   end
   if asked[3] then members = roster(c) end
-  local last = tonumber(redis.call('GET', P..'seq') or '0')
-  table.insert(found, {last, redis.call('HLEN', P..'places:'..c), changes, members})
+  table.insert(found, {redis.call('HLEN', P..'places:'..c), changes, members})
 end
-return found
+return {last, found}
 """
 )

@@ -6,6 +6,7 @@ all is told again, whenever redis does not know it any more. One batch is under 
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -16,7 +17,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from actors import redis_scripts as scripts
-from handlers.errors import HandlerError, NotFound, Unavailable
+from handlers.errors import HandlerError, Unavailable
 from handlers.store import GREET, ONLINE, UNWATCHED, WATCHED, Diff, Fact, Roster, Scope, Truth
 
 __all__ = ["RedisStore"]
@@ -64,7 +65,7 @@ class RedisStore:
         self._greet: set[str] = set()
         self._reset: set[str] = set()
         self._suspects: set[str] = set()
-        self._late: dict[tuple[str, str], float] = {}
+        self._heard: bytes | str = ""
         self._due = {"sign": 0.0, "watch": 0.0}
         self._news = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -83,7 +84,7 @@ class RedisStore:
         await self._end_work()
         if self._truth is not None and not self._behind:
             try:
-                await asyncio.wait_for(self._run(scripts.LEAVE, self._own, self._sign), 1)
+                await asyncio.wait_for(self._run(scripts.LEAVE, self._own, self._generation), 1)
             except (RedisError, OSError, TimeoutError) as error:
                 logger.info("%s: %s was not told of the stop: %s", self._own, self._place, error)
         await self.close()
@@ -180,7 +181,8 @@ class RedisStore:
             if failing:
                 logger.info("%s: %s is told again", self._own, self._place)
             failing, pause = False, RETRY[0]
-            if not self._facts:
+            # Where redis was found to lack something it is told at once.
+            if not self._facts and (self._truth is None or not self._behind):
                 await self._wait()
 
     async def _step(self) -> None:
@@ -192,17 +194,13 @@ class RedisStore:
             await self._tell(self._truth)
             if now >= self._due["sign"]:
                 self._due["sign"] = now + SIGN
-                if not await self._run(scripts.BEAT, self._own, self._sign, scripts.TTL):
-                    self._fall_behind()
-                self._displace_late(self._truth)
+                self._end_losers(self._truth, await self._run(scripts.BEAT, self._own, self._sign, scripts.TTL))
             if now >= self._due["watch"] and self._watched and not self._facts and not self._behind:
                 self._due["watch"] = now + self._interval
                 await self._watch(self._truth)
         for suspect in list(self._suspects):
             if await self._run(scripts.SILENT, suspect, int(SILENCE * 1000), scripts.TTL):
                 self._suspects.discard(suspect)
-                # Should it live after all, it tells all anew, and the sessions are compared then.
-                self._late = {late: until for late, until in self._late.items() if late[0] != suspect}
 
     async def _wait(self) -> None:
         """Wait for something to do."""
@@ -228,13 +226,18 @@ class RedisStore:
         """Begin a generation and tell all."""
         self._generation += 1
         self._batch = 0
-        if not await self._run(scripts.BEGIN, self._own, self._generation, scripts.TTL):
+        losers = await self._run(scripts.BEGIN, self._own, self._generation, scripts.TTL)
+        if losers is None:
             # A later life of this frontend writes there: this one is not to be heard any more.
             logger.error("%s: a later life of this server is in %s", self._own, self._place)
             raise TimeoutError("a later life of this server is there")
-        facts = list(truth.facts())
+        lost = {uid: until for _, uid, until in _losers(losers)}
+        self._end_losers(truth, losers)
+        # A client that is being sent away is here for a moment; its session is not to win over one that came after it.
+        facts = [fact for fact in truth.facts() if fact[0] != ONLINE or fact[2] > lost.get(fact[1], -math.inf)]
         self._facts.clear()
         self._behind = False
+        self._heard = ""
         self._watched = {fact[1]: -1 for fact in facts if fact[0] == WATCHED}
         self._reset |= set(self._watched)
         for at in range(0, len(facts), CHUNK):
@@ -251,33 +254,26 @@ class RedisStore:
         sign = self._sign
         self._batch += 1
         losers = await self._run(scripts.TELL, self._own, sign, *flags, packed, self._sign, scripts.TTL)
-        if losers is None:
-            self._fall_behind()
-            return
-        for frontend_id, uid, until in zip(losers[::3], losers[1::3], losers[2::3], strict=True):
-            self._displace(truth, _text(frontend_id), _text(uid), float(until))
+        self._end_losers(truth, losers)
 
     @property
     def _sign(self) -> str:
         """What redis has to know of this frontend: its generation, and how many batches it told in it."""
         return f"{self._generation} {self._batch}"
 
-    def _displace(self, truth: Truth, frontend_id: str, uid: str, until: float) -> None:
-        """Have a frontend end sessions; one that cannot be told now is told later."""
-        if frontend_id == self._own:
-            truth.displaced(uid, until)
+    def _end_losers(self, truth: Truth, found: list[Any] | None) -> None:
+        """Have sessions ended that a script found to be lost, None where it found this frontend out of date."""
+        if found is None:
+            self._fall_behind()
             return
-        try:
-            truth.displace(frontend_id, uid, until)
-        except NotFound:
-            logger.debug("%s: %s is no more, and nor are its sessions", self._own, frontend_id)
-        except HandlerError:
-            self._late[frontend_id, uid] = until
-
-    def _displace_late(self, truth: Truth) -> None:
-        late, self._late = self._late, {}
-        for (frontend_id, uid), until in late.items():
-            self._displace(truth, frontend_id, uid, until)
+        for frontend_id, uid, until in _losers(found):
+            if frontend_id == self._own:
+                truth.displaced(uid, until)
+                continue
+            try:
+                truth.displace(frontend_id, uid, until)
+            except HandlerError as error:
+                logger.debug("%s: %s hears of %r by redis: %s", self._own, frontend_id, uid, error)
 
     # -- presence
 
@@ -285,10 +281,14 @@ class RedisStore:
         """Look at what changed in the watched channels, and who is there where somebody has to hear everybody."""
         greet, self._greet = self._greet, set()
         asked = [(c, since, c in greet or c in self._reset) for c, since in self._watched.items()]
-        found = await self._run(scripts.WATCH, _packed(asked))
-        for (channel, since, _), (last, count, changes, members) in zip(asked, found, strict=True):
+        self._heard, found = await self._run(scripts.WATCH, self._own, self._heard, _packed(asked))
+        if found is None:
+            self._reset |= set(self._watched)
+            self._due["watch"] = 0.0
+            return
+        for (channel, since, _), (count, changes, members) in zip(asked, found, strict=True):
             if channel in self._watched:
-                self._watched[channel] = int(last)
+                self._watched[channel] = int(self._heard)
             if channel not in self._reset and since >= 0 and (diff := _diff(changes, count)):
                 _changed(truth, channel, diff)
             if members is not None:
@@ -316,6 +316,14 @@ def _changed(truth: Truth, channel: str, diff: Diff) -> None:
         truth.changed(channel, diff)
     except Exception:
         logger.exception("the presence of %r is not told", channel)
+
+
+def _losers(found: list[Any]) -> list[tuple[str, str, float]]:
+    """Return a script's list of frontends, uids, and until when bound their sessions there are to be ended."""
+    return [
+        (_text(frontend_id), _text(uid), float(until))
+        for frontend_id, uid, until in zip(found[::3], found[1::3], found[2::3], strict=True)
+    ]
 
 
 def _exact(fact: Fact) -> Fact:

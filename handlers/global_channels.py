@@ -31,8 +31,11 @@ class Port(Protocol):
     def tell(self, server_id: str, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
 
-    def tell_surely(self, server_id: str, kind: int, fields: Entry) -> None:
-        """Queue an entry for a frontend; while the link is down it is kept, for as long as that life of it may be."""
+    def ask_surely(self, server_id: str, kind: int, fields: Entry) -> Awaitable[bytes]:
+        """Tell a frontend now, and again until it has answered or that life of it is over.
+
+        Returns the first attempt's answer, whose error may be left alone.
+        """
 
     def ask(self, server_id: str, kind: int, fields: Entry) -> Awaitable[bytes]:
         """Send an entry and return its answer. Raises the answer's error, Unavailable, NotFound or TimedOut."""
@@ -88,23 +91,21 @@ class GlobalChannel:
     def leave(self, uid: str | int, frontend_id: str | None = None) -> None:
         """Take a user out, at one frontend or at all; queued. One that is no member is no error.
 
-        A frontend whose link is down is told when it is up again.
+        A frontend is told again until it has answered, whatever becomes of the link; an ``add`` by this server ends
+        that, and whom another server added meanwhile stays.
         """
         fields = (self.name, uid_text(uid))
         for place in self._port.frontend_ids() if frontend_id is None else [frontend_id]:
-            self._port.tell_surely(place, GLOBAL_LEAVE, fields)
+            self._port.ask_surely(place, GLOBAL_LEAVE, fields)
 
     async def leave_confirmed(self, uid: str | int, frontend_id: str | None = None) -> bool:
         """Take a user out, at one frontend or at all; returns whether it was a member at one that confirmed it.
 
-        A frontend that did not is told when its link is up again.
+        A frontend that did not is told again, as for ``leave``.
         """
         fields = (self.name, uid_text(uid))
         places = self._port.frontend_ids() if frontend_id is None else [frontend_id]
-        answers = await outcomes([self._port.ask(place, GLOBAL_LEAVE, fields) for place in places])
-        for place, answer in zip(places, answers, strict=True):
-            if isinstance(answer, PummeloError):
-                self._port.tell_surely(place, GLOBAL_LEAVE, fields)
+        answers = await outcomes([self._port.ask_surely(place, GLOBAL_LEAVE, fields) for place in places])
         return any(msgpack.unpackb(answer) for answer in answers if not isinstance(answer, PummeloError))
 
     async def members(self) -> list[str]:
@@ -133,10 +134,10 @@ class GlobalChannel:
     def destroy(self) -> None:
         """Take every member out; they are told nothing. Who is added afterwards is a member again.
 
-        A frontend whose link is down is told when it is up again.
+        A frontend is told again until it has answered, as for ``leave``.
         """
         for frontend_id in self._port.frontend_ids():
-            self._port.tell_surely(frontend_id, GLOBAL_DESTROY, (self.name,))
+            self._port.ask_surely(frontend_id, GLOBAL_DESTROY, (self.name,))
 
     # -- pushes
 

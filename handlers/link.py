@@ -60,8 +60,8 @@ MIRRORED: Final = 13  #                                             the same: th
 
 # What reaches over the whole cluster (handlers.reach, handlers.shard):
 GLOBAL_JOIN: Final = 20  # channel, uid, metadata, watch            any to a frontend
-GLOBAL_LEAVE: Final = 21  # channel, uid
-GLOBAL_DESTROY: Final = 22  # channel
+GLOBAL_LEAVE: Final = 21  # channel, uid, seconds since it was asked for
+GLOBAL_DESTROY: Final = 22  # channel, the same, uids that the sender added since
 GLOBAL_PUSH: Final = 23  # channel, route, body[, packed options]
 TELL: Final = 24  # a fact: its kind, key, fields (handlers.store)  a frontend to a directory server
 RETELL: Final = 25  # single sessions, facts, whether they are the last ones: all that is so on the frontend

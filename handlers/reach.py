@@ -5,12 +5,10 @@ on a directory server it is a shard of that store.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from handlers.embedded_store import EmbeddedStore
-from handlers.errors import NotFound, Unavailable
 from handlers.global_channels import GlobalChannels
 from handlers.link import (
     DISPLACED,
@@ -24,6 +22,7 @@ from handlers.link import (
     TELL,
     Entry,
 )
+from handlers.owed import Owed
 from handlers.residents import Residents
 from handlers.rpc import DEFAULT_TIMEOUT
 from handlers.shard import Shard
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
     from handlers.node import Node
 
 __all__ = ["Reach"]
-
-logger = logging.getLogger(__name__)
-
-OWED = 10_000
-"""Entries kept for a frontend whose link is down; of more the oldest are given up."""
 
 
 class Reach:
@@ -60,7 +54,7 @@ class Reach:
         self.shard: Shard | None = None
         if directory is not None and node.type == DIRECTORY:
             self.shard = Shard(node, directory.presence_interval)
-        self._owed: dict[str, dict[tuple[int, Entry], int]] = {}
+        self._owed = Owed(node, lambda server_id: node.members.get(server_id).incarnation)
         self.users = Users(self, self.store)
         self.channels = GlobalChannels(self, self.store, configured=directory is not None)
 
@@ -101,6 +95,7 @@ class Reach:
 
     async def stop(self) -> None:
         """End, after the game's stop hooks."""
+        self._owed.close()
         if self.shard is not None:
             self.shard.stop()
         if self.residents is not None:
@@ -109,9 +104,7 @@ class Reach:
 
     def came_up(self, server_id: str, incarnation: int) -> None:
         """Take note that the link to a server came up, or began anew."""
-        for (kind, fields), life in self._owed.pop(server_id, {}).items():
-            if life == incarnation:
-                self.tell_if_up(server_id, kind, fields)
+        self._owed.came_up(server_id, incarnation)
         self.store.came_up(server_id)
 
     def went_down(self, server_id: str) -> None:
@@ -122,33 +115,33 @@ class Reach:
 
     def gone(self, server_id: str) -> None:
         """Take note that a server is no more."""
-        self._owed.pop(server_id, None)
+        self._owed.gone(server_id)
 
     # -- the ports of its parts
 
     def tell(self, server_id: str, kind: int, fields: Entry, *, vital: bool = False) -> None:
         """Queue an entry for a frontend. Raises Unavailable or NotFound."""
         self._node.tell(server_id, kind, fields, vital=vital)
+        if kind == GLOBAL_JOIN:
+            self._owed.joined(server_id, *fields[:2])
 
     def tell_if_up(self, server_id: str, kind: int, fields: Entry) -> None:
         """Queue an entry for a server, unless its link is down."""
         self._node.tell_if_up(server_id, kind, fields)
 
-    def tell_surely(self, server_id: str, kind: int, fields: Entry) -> None:
-        """Queue an entry for a frontend; while the link is down it is kept, for as long as that life of it may be."""
-        try:
-            self._node.tell(server_id, kind, fields, vital=True)
-        except Unavailable:
-            owed = self._owed.setdefault(server_id, {})
-            owed[kind, fields] = self._node.members.get(server_id).incarnation
-            if len(owed) > OWED:
-                del owed[next(iter(owed))]
-        except NotFound as error:
-            logger.debug("%s: %s is not told: %s", self.id, server_id, error)
+    def ask_surely(self, server_id: str, kind: int, fields: Entry) -> asyncio.Future[bytes]:
+        """Tell a frontend now, and again until it has answered or that life of it is over.
+
+        Returns the future of the first attempt's answer, whose error may be left alone.
+        """
+        return self._owed.ask(server_id, kind, fields)
 
     def ask(self, server_id: str, kind: int, fields: Entry) -> asyncio.Future[bytes]:
         """Send an entry to a frontend and return the future of its answer."""
-        return self._node.ask(server_id, kind, fields)
+        answer = self._node.ask(server_id, kind, fields)
+        if kind == GLOBAL_JOIN and not answer.done():
+            self._owed.joined(server_id, *fields[:2])
+        return answer
 
     async def ask_server(self, server_id: str, kind: int, fields: Entry) -> bytes:
         """Send an entry to any server and return its answer. Raises its error, Unavailable, NotFound or TimedOut."""

@@ -24,6 +24,10 @@ ON_PRESENCE = "onPresence"
 """The route of the pushes that tell who joined and left."""
 
 
+Joined = tuple[bytes, float, str]
+"""A member's metadata, when it was last added, by the loop's time, and the server that did it."""
+
+
 class Port(Protocol):
     """The server that the frontend is part of."""
 
@@ -55,7 +59,7 @@ class Residents:
         self._pushes = pushes
         self._store = store
         self._interval = interval
-        self._members: dict[str, dict[str, bytes]] = {}
+        self._members: dict[str, dict[str, Joined]] = {}
         self._channels: dict[str, set[str]] = {}
         self._groups: dict[str, Group] = {}  # by channel, as long as its members and their sessions stay the same
         self._watchers: dict[str, set[str]] = {}
@@ -97,7 +101,7 @@ class Residents:
         """Make a user a member, if it has a session here; the answer says so. Again: its new metadata."""
         present = uid in self._sessions.by_uid
         if present:
-            self._join(channel, uid, metadata)
+            self._join(channel, uid, metadata, link.peer)
             if watch:
                 self._watch(channel, uid)
             else:
@@ -105,18 +109,25 @@ class Residents:
         if request_id:
             link.answer(request_id, 0, msgpack.packb(present))
 
-    def leave(self, link: Link, request_id: int, channel: str, uid: str) -> None:
-        """Take a user out; the answer says whether it was a member here."""
-        present = uid in self._members.get(channel, ())
+    def leave(self, link: Link, request_id: int, channel: str, uid: str, age: float = 0.0) -> None:
+        """Take a user out; the answer says whether it was a member here.
+
+        ``age``: seconds since the leave was asked for; whom another server added since then stays.
+        """
+        present = self._joined_before(link.peer, channel, uid, age)
         if present:
             self._part(channel, uid)
         if request_id:
             link.answer(request_id, 0, msgpack.packb(present))
 
-    def destroy(self, link: Link, request_id: int, channel: str) -> None:
-        """Take every member here out."""
+    def destroy(self, link: Link, request_id: int, channel: str, age: float = 0.0, but: Collection[str] = ()) -> None:
+        """Take every member here out, but those that another server added since it was asked for, and ``but``."""
+        kept = frozenset(but)
         for uid in list(self._members.get(channel, ())):
-            self._part(channel, uid)
+            if uid not in kept and self._joined_before(link.peer, channel, uid, age):
+                self._part(channel, uid)
+        if request_id:
+            link.answer(request_id, 0, b"")
 
     def push(self, link: Link, request_id: int, channel: str, route: str, body: bytes, options: bytes = b"") -> None:
         """Push to the members here; for none of them it costs nothing."""
@@ -144,7 +155,7 @@ class Residents:
         for uid, sessions in self._sessions.by_uid.items():
             yield ONLINE, uid, sessions[-1].bound_at
         for channel, group in self._members.items():
-            for uid, metadata in group.items():
+            for uid, (metadata, _, _) in group.items():
                 yield JOINED, channel, uid, metadata
         for channel in self._watchers:
             yield WATCHED, channel
@@ -171,14 +182,26 @@ class Residents:
 
     # -- members
 
-    def _join(self, channel: str, uid: str, metadata: bytes) -> None:
+    def _join(self, channel: str, uid: str, metadata: bytes, by: str) -> None:
         group = self._members.setdefault(channel, {})
-        if uid not in group:
+        before = group.get(uid)
+        group[uid] = metadata, asyncio.get_running_loop().time(), by
+        if before is None:
             self._groups.pop(channel, None)
-        if group.get(uid) != metadata:
-            group[uid] = metadata
             self._channels.setdefault(uid, set()).add(channel)
+        if before is None or before[0] != metadata:
             self._store.tell((JOINED, channel, uid, metadata))
+
+    def _joined_before(self, server_id: str, channel: str, uid: str, age: float) -> bool:
+        """Tell whether a user is a member that a server which asked ``age`` seconds ago meant.
+
+        Its own add came before: of a later one it would not ask any more.
+        """
+        member = self._members.get(channel, {}).get(uid)
+        if member is None:
+            return False
+        _, moment, by = member
+        return by == server_id or moment <= asyncio.get_running_loop().time() - age
 
     def _part(self, channel: str, uid: str) -> None:
         self._unwatch(channel, uid)

@@ -495,3 +495,80 @@ async def test_100_000_users_are_in_the_directory_and_found(game: Game) -> None:
         await cluster.kill("c-1")
         await soon(cluster.channel("room-0").count, 500, 10)
         assert sum((await cluster.server().is_online(uids)).values()) == 50_000
+
+
+# -- what is told surely
+
+
+@real_time
+async def test_a_leave_and_a_destroy_that_are_lost_with_the_link_are_told_again(game: Game) -> None:
+    async with game() as cluster:
+        clients = [await cluster.login(f"u{n}", "c-1") for n in range(3)]
+        for uid, name in (("u0", "room"), ("u1", "room"), ("u2", "other")):
+            await cluster.channel(name).add_confirmed(uid, "c-1")
+        # Accepted while the link is up, and lost as it breaks; then lost with two more beginnings.
+        hang(cluster)
+        cluster.channel().leave("u0", "c-1")
+        confirmed = asyncio.create_task(cluster.channel().leave_confirmed("u1", "c-1"))
+        cluster.channel("other").destroy()
+        await asyncio.sleep(0)
+        for _ in range(2):
+            cluster.cut("b-1", "c-1")
+            cluster.mend("b-1", "c-1")
+        cluster.cut("b-1", "c-1")
+        await confirmed
+        residents: Any = cluster.kit.nodes["c-1"].reach.residents
+        assert sorted(residents._members) == ["other", "room"]
+        cluster.mend("b-1", "c-1")
+        for name in ("room", "other"):
+            assert await cluster.channel(name).push_confirmed("on", name) == []
+        assert [bodies(client) for client in clients] == [[], [], []]
+        await soon(cluster.channel().members, [])
+        await soon(cluster.channel("other").members, [])
+        assert not cluster.kit.nodes["b-1"].reach._owed._debts
+
+
+@real_time
+async def test_a_leave_that_was_lost_does_not_undo_a_later_add_of_the_same_server(game: Game) -> None:
+    async with game() as cluster:
+        clients = [await cluster.login(uid, "c-1") for uid in ("left", "destroyed", "other")]
+        await cluster.channel().add_confirmed("left", "c-1")
+        for uid in ("destroyed", "other"):
+            await cluster.channel("hall").add_confirmed(uid, "c-1")
+        hang(cluster)
+        confirmed = asyncio.create_task(cluster.channel().leave_confirmed("left", "c-1"))
+        await asyncio.sleep(0)
+        cluster.channel("hall").destroy()
+        cluster.channel().add("left", "c-1", "again")
+        cluster.channel("hall").add("destroyed", "c-1", "again")
+        cluster.cut("b-1", "c-1")
+        cluster.mend("b-1", "c-1")
+        await confirmed
+        for name in ("room", "hall"):
+            assert await cluster.channel(name).push_confirmed("on", name) == []
+        assert [bodies(client) for client in clients] == [["room"], ["hall"], []]
+
+
+def hang(cluster: Cluster) -> None:
+    """Have the back server's link to c-1 take entries and carry none, until it begins anew."""
+    link: Any = cluster.kit.nodes["b-1"].links.to("c-1")
+    link._arrive = lambda packed: None
+
+
+@real_time
+async def test_a_leave_that_is_told_late_does_not_undo_what_another_server_added_meanwhile(game: Game) -> None:
+    async with game() as cluster:
+        clients = [await cluster.login(f"u{n}", "c-1") for n in range(3)]
+        for n, name in enumerate(("room", "other", "other")):
+            await cluster.channel(name).add_confirmed(f"u{n}", "c-1")
+        cluster.cut("b-1", "c-1")
+        cluster.channel().leave("u0")
+        cluster.channel("other").destroy()
+        await asyncio.sleep(0.02)
+        assert await cluster.channel(server_id="b-2").add_confirmed("u0", "c-1")
+        assert await cluster.channel("other", "b-2").add_confirmed("u1", "c-1")
+        await asyncio.sleep(0.02)
+        cluster.mend("b-1", "c-1")
+        for name in ("room", "other"):
+            assert await cluster.channel(name).push_confirmed("on", name) == []
+        assert [bodies(client) for client in clients] == [["room"], ["other"], []]

@@ -1,11 +1,19 @@
-"""What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own."""
+"""What reaching the cluster costs, counted in entries: each rides in a batch of its link, none is a call of its own.
+
+And what is told until it is answered, on the same small game.
+"""
+
+import asyncio
+import gc
+from typing import Any
 
 import pytest
 from support_handlers import LinkSpy, virtual
 
 from handlers import App, Unavailable
 from handlers.kit import Kit, KitClient
-from handlers.link import FIND, GLOBAL_PUSH, PUSH_TO, TELL
+from handlers.link import FIND, GLOBAL_LEAVE, GLOBAL_PUSH, PUSH_TO, TELL
+from handlers.owed import OWED
 from handlers.settings import Settings
 from handlers.store import JOINED, OFFLINE, ONLINE, PARTED, DirectorySettings
 
@@ -14,7 +22,7 @@ def kit(*, single: bool = False, shards: int = 1) -> Kit:
     return Kit(
         App("cost"),
         frontends={"c": 3},
-        backends={"b": 1},
+        backends={"b": 2},
         settings=Settings(single_session=single),
         directory=DirectorySettings(shards=shards, single_sessions=single),
     )
@@ -118,3 +126,111 @@ async def test_a_push_to_the_members_here_is_one_frame_for_all_of_them() -> None
         assert await game.server("b-1").global_channels.get("room").push_confirmed("on", 1) == []
         assert frames == ["on"]
         assert all(client.pushes == [("on", 1)] for client in clients)
+
+
+@virtual
+async def test_a_frontend_that_takes_no_request_is_told_of_a_leave_now_and_again_until_it_answers() -> None:
+    async with kit() as game:
+        client = await login(game, "u", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        await room.add_confirmed("u", "c-1")
+        link: Any = game.nodes["b-1"].links.to("c-1")
+        request, link.request = link.request, unresponsive
+        spy = LinkSpy(game, "b-1")
+        room.leave("u", "c-1")
+        await game.settle()
+        # It is queued all the same, so that it keeps its place before pushes.
+        assert await game.server("b-2").global_channels.get("room").push_confirmed("on", 1) == []
+        assert client.pushes == []
+        await asyncio.sleep(5)
+        attempts = len(spy.of(GLOBAL_LEAVE))
+        assert 5 <= attempts <= 8
+        link.request = request
+        await asyncio.sleep(5)
+        assert not game.nodes["b-1"].reach._owed._debts
+        assert len(spy.of(GLOBAL_LEAVE)) == attempts
+
+
+def unresponsive(*_: Any) -> None:
+    raise Unavailable("c-1 is unavailable")
+
+
+@virtual
+async def test_of_too_many_leaves_that_a_frontend_has_not_answered_the_oldest_are_given_up_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with kit() as game:
+        for uid in ("old", "new"):
+            await login(game, uid, "c-1")
+            assert await game.server("b-1").global_channels.get("room").add_confirmed(uid, "c-1")
+        game.cut("b-1", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        room.leave("old", "c-1")
+        for number in range(OWED + 5):
+            room.leave(f"nobody-{number}", "c-1")
+        room.leave("new", "c-1")
+        game.mend("b-1", "c-1")
+        await game.settle()
+        residents = game.nodes["c-1"].reach.residents
+        assert residents is not None
+        assert list(residents._members["room"]) == ["old"]
+        assert [record.message for record in caplog.records].count(
+            f"b-1: c-1 has not answered {OWED} leaves: the oldest are not told again"
+        ) == 1
+
+
+@virtual
+async def test_a_leave_that_waits_for_one_frontend_does_not_undo_a_later_add_at_another() -> None:
+    async with kit() as game:
+        await login(game, "u", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        await room.add_confirmed("u", "c-1")
+        game.cut("b-1", "c-1")
+        hanging: Any = game.nodes["b-1"].links.to("c-2")
+        hanging._arrive = lambda packed: None
+        leaving = asyncio.create_task(room.leave_confirmed("u"))
+        await game.settle()
+        game.mend("b-1", "c-1")
+        await game.settle()
+        residents = game.nodes["c-1"].reach.residents
+        assert residents is not None
+        assert "room" not in residents._members
+        assert await room.add_confirmed("u", "c-1")
+        assert not await leaving
+        await game.settle()
+        assert list(residents._members["room"]) == ["u"]
+
+
+@virtual
+async def test_a_leave_at_a_frontend_that_does_not_exist_is_no_error_and_owed_to_nobody() -> None:
+    async with kit() as game:
+        failed: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
+        room = game.server("b-1").global_channels.get("room")
+        for place in ("c-9", "b-2"):
+            room.leave("u", place)
+            assert not await room.leave_confirmed("u", place)
+        await game.settle()
+        gc.collect()
+        assert failed == []
+        assert not game.nodes["b-1"].reach._owed._debts
+
+
+@virtual
+async def test_a_leave_whose_caller_gave_up_waiting_is_told_all_the_same() -> None:
+    async with kit() as game:
+        await login(game, "u", "c-1")
+        room = game.server("b-1").global_channels.get("room")
+        await room.add_confirmed("u", "c-1")
+        hanging: Any = game.nodes["b-1"].links.to("c-1")
+        hanging._arrive = lambda packed: None
+        leaving = asyncio.create_task(room.leave_confirmed("u"))
+        await game.settle()
+        leaving.cancel()
+        game.cut("b-1", "c-1")
+        game.mend("b-1", "c-1")
+        await asyncio.sleep(2)
+        residents = game.nodes["c-1"].reach.residents
+        assert residents is not None
+        assert "room" not in residents._members
+        assert not game.nodes["b-1"].reach._owed._debts

@@ -15,6 +15,7 @@ from actors import redis_scripts, redis_store
 from actors.directory_keys import INTERVAL
 from actors.redis_store import RedisStore
 from handlers.errors import Unavailable
+from handlers.kit import KitClient
 from handlers.store import ONLINE
 
 Test = Callable[[RedisServer], Coroutine[Any, Any, None]]
@@ -232,6 +233,140 @@ async def test_presence_that_cannot_be_pushed_keeps_nothing_else_from_being_told
         refusing.stop()
         await cluster.channel().add_confirmed("after", "c-1")
         await soon(lambda: [body["count"] for _, body in watcher.pushes][-1:], [2])
+
+
+@real_time
+async def test_a_session_that_lost_is_ended_though_nobody_tells_its_frontend(server: RedisServer) -> None:
+    async with Cluster(server.url, single=True) as cluster:
+        told: list[str] = []
+        winner: Any = cluster.kit.nodes["c-2"].reach.residents
+        # Accepted by the link, and lost with it.
+        winner.displace = lambda frontend_id, uid, until: told.append(frontend_id)
+        first = await cluster.login("u", "c-1")
+        await soon(partial(cluster.server().where, "u"), ["c-1"])
+        second = await cluster.login("u", "c-2")
+        await soon(lambda: first.kicked, "logged in elsewhere", 2)
+        assert told == ["c-1"]
+        await soon(partial(cluster.server().where, "u"), ["c-2"])
+        assert not second.closed
+        await soon(lambda: [key for key in keys(cluster, server) if key.startswith("lost:")], [])
+
+
+@real_time
+async def test_a_session_that_lost_does_not_win_when_its_frontend_tells_all_again(server: RedisServer) -> None:
+    async with Cluster(server.url, single=True) as cluster:
+        winner: Any = cluster.kit.nodes["c-2"].reach.residents
+        winner.displace = lambda frontend_id, uid, until: None
+        loser: Any = cluster.stores["c-1"]
+        first = await cluster.login("u", "c-1")
+        await soon(partial(cluster.server().where, "u"), ["c-1"])
+        await loser._end_work()
+        # By the clocks it is the later one, though it was told first.
+        first.session.bound_at += 1000
+        with redis.Redis(port=server.port) as client:
+            client.hset(f"{cluster.prefix}online:u", "c-1", f"1 {first.session.bound_at!r}")
+        second = await cluster.login("u", "c-2")
+        await soon(lambda: "lost:c-1" in keys(cluster, server))
+        loser._ended = False
+        loser._fall_behind()
+        loser._worker = asyncio.get_running_loop().create_task(loser._work())
+        await soon(lambda: first.kicked, "logged in elsewhere")
+        await soon(partial(cluster.server().where, "u"), ["c-2"])
+        assert not second.closed
+
+
+class Snapshot:
+    """All that is in a redis, for it to go back to, without its noticing and as a whole."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._port = server.port
+        with redis.Redis(port=server.port) as client:
+            found: Any = client.keys("*")
+            self._keys: list[Any] = [(key, client.dump(key), client.pttl(key)) for key in found]
+
+    def restore(self) -> None:
+        with redis.Redis(port=self._port) as client, client.pipeline() as together:
+            together.flushdb()
+            for key, value, left in self._keys:
+                together.restore(key, max(0, left), value)
+            together.execute()
+
+
+@real_time
+async def test_who_watches_at_an_idle_frontend_hears_all_anew_when_redis_goes_back(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        watcher = await cluster.login("watcher", "c-1")
+        await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
+        await soon(lambda: counts(watcher), [1])
+        before = Snapshot(server)
+        for number in range(3):
+            await cluster.login(f"lost-{number}", "c-2")
+            await cluster.channel().add_confirmed(f"lost-{number}", "c-2")
+            await soon(lambda: counts(watcher)[-1], 2 + number)
+        # Nobody is left to tell of these, and the watcher's frontend has told nothing that redis lacks.
+        await cluster.stores["c-2"].close()  # type: ignore[attr-defined]
+        generation = cluster.stores["c-1"]._generation  # type: ignore[attr-defined]
+        before.restore()
+        await soon(lambda: watcher.pushes[-1][1].get("reset"))
+        assert [one["uid"] for one in watcher.pushes[-1][1]["joined"]] == ["watcher"]
+        assert cluster.stores["c-1"]._generation == generation  # type: ignore[attr-defined]
+
+
+@real_time
+async def test_numbers_of_changes_do_not_come_again_when_redis_goes_back(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        watcher = await cluster.login("watcher", "c-1")
+        await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
+        await soon(lambda: counts(watcher), [1])
+        await cluster.login("first", "c-2")
+        await cluster.channel().add_confirmed("first", "c-2")
+        await soon(lambda: counts(watcher)[-1], 2)
+        with redis.Redis(port=server.port) as client:
+            before: Any = client.get(f"{cluster.prefix}seq")
+            seconds, microseconds = client.time()
+            assert int(before) <= seconds * 1_000_000 + microseconds
+            client.set(f"{cluster.prefix}seq", int(before) - 1)
+            await cluster.login("u", "c-2")
+            await cluster.channel().add_confirmed("u", "c-2")
+            await soon(lambda: counts(watcher)[-1], 3)
+            after: Any = client.get(f"{cluster.prefix}seq")
+            assert int(after) > int(before)
+
+
+def counts(client: KitClient) -> list[int]:
+    return [body["count"] for route, body in client.pushes if route == "onPresence"]
+
+
+def test_a_frontend_that_finds_redis_behind_tells_all_at_once(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "SIGN", 60.0)
+
+    async def scenario() -> None:
+        async with Cluster(server.url) as cluster:
+            await cluster.login("early", "c-1")
+            await soon(partial(cluster.server().where, "early"), ["c-1"])
+            with redis.Redis(port=server.port) as client:
+                client.delete(f"{cluster.prefix}alive:c-1")
+            await cluster.login("late", "c-1")
+            await soon(partial(cluster.server().where, "late"), ["c-1"])
+            assert await cluster.server().where("early") == ["c-1"]
+
+    asyncio.run(scenario())
+
+
+@real_time
+async def test_a_frontend_that_stops_takes_all_back_though_its_last_batch_did_not_come(server: RedisServer) -> None:
+    async with Cluster(server.url) as cluster:
+        await cluster.login("u", "c-1")
+        await soon(partial(cluster.server().where, "u"), ["c-1"])
+        store: Any = cluster.stores["c-1"]
+        await store._end_work()
+        store._batch += 1
+        store._ended = False
+        await store.stop()
+        assert await cluster.server().where("u") == []
+        assert not [key for key in keys(cluster, server) if key.endswith(":c-1")]
 
 
 def test_changes_are_kept_for_longer_than_the_longest_interval_between_looks() -> None:
