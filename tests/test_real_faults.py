@@ -121,7 +121,8 @@ def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_member
         async with PomeloClient(fragile.urls["single-1"]) as watcher:
             await logged_in(watcher, uid_on("area-1", "watcher"))
             async with PomeloClient(fragile.urls["connector-1"]) as client:
-                await logged_in(client, uid_on("area-1", "lost"))
+                lost = uid_on("area-1", "lost")
+                await logged_in(client, lost)
                 await client.request("area.room.join", {"room": "left"})
                 await watcher.request("area.room.join", {"room": "left"})
                 assert len(await watcher.request("area.room.members", {"room": "left"})) == 2
@@ -134,7 +135,7 @@ def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_member
                 assert time.monotonic() - killed < 2
                 # The backend that served the session hears of its end too, and once.
                 hooked = await watcher.request("area.session.hooked")
-                assert [reason for uid, reason in hooked if uid == "lost"] == ["frontend lost"]
+                assert [reason for uid, reason in hooked if uid == lost] == ["frontend lost"]
                 await client.until_closed()
             assert await reconnected(fragile.urls["connector-1"]) != pid
 

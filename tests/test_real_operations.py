@@ -193,14 +193,15 @@ def test_code_of_the_game_adds_and_removes_servers_as_the_commands_do(operated: 
 
 
 def test_a_list_that_is_watched_comes_again_until_it_is_interrupted(operated: Operated) -> None:
-    watched = subprocess.Popen(operated.command("list", "--watch"), stdout=subprocess.PIPE, text=True)
-    assert watched.stdout is not None
-    heads = 0
-    while heads < 2:
-        heads += watched.stdout.readline().startswith("id ")
-    watched.send_signal(signal.SIGINT)
-    watched.stdout.read()
-    assert watched.wait(30) == 0
+    with subprocess.Popen(operated.command("list", "--watch"), stdout=subprocess.PIPE, text=True) as watched:
+        assert watched.stdout is not None
+        heads = 0
+        while heads < 2 and (line := watched.stdout.readline()):
+            heads += line.startswith("id ")
+        assert heads == 2
+        watched.send_signal(signal.SIGINT)
+        watched.stdout.read()
+        assert watched.wait(30) == 0
 
 
 def test_an_added_frontend_serves_and_a_removed_one_sends_its_clients_away(operated: Operated) -> None:
