@@ -164,7 +164,8 @@ class TcpWire(asyncio.Protocol, ABC):
             self.stand_apart()
         if self.pending is None:
             self.pending = [chunk]
-            self._hub.outbox.add(self)
+            if not self._hastened:
+                self._hub.outbox.add(self)
         elif self._size <= TURN:
             self.pending.append(chunk)
         # What is over that is not even kept; `write` will find it so and abort.
