@@ -2,52 +2,56 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import ray
 import ray._private.state
 from ray.core.generated import common_pb2, gcs_pb2
+from ray.exceptions import RayError
 
 __all__ = ["exit_of"]
 
 logger = logging.getLogger(__name__)
 
-TRIES = 10
-PAUSE = 0.3
-"""Seconds between looks: the node's daemon tells Ray's head service of an exit some time after callers notice it."""
+PAUSE, LONGEST = 0.3, 3.0
+"""Seconds between looks, the first pause and the longest: the node's daemon tells Ray's head service of an exit some
+time after callers notice it."""
+PATIENCE = 60.0
+"""Seconds for Ray to tell. It notices the loss of a node after as many as its health checks take, 6 to 10 with those
+of cluster.yaml, and some 30 with Ray's own."""
 
 
 async def exit_of(worker: str, node_id: str) -> tuple[str, str]:
     """Return the kind and detail of the exit of the process with Ray's worker id; two empty texts if Ray never tells.
 
-    ``node_id`` is Ray's of its node, whose own death is an exit too; that Ray notices after seconds.
+    ``node_id`` is Ray's of its node, whose own death is an exit too.
 
-    Takes up to 3 seconds. Ray has this in its table of workers, whose only public way in needs the dashboard.
+    Takes up to 60 seconds. Ray has this in its table of workers, whose only public way in needs the dashboard.
     """
-    for _ in range(TRIES):
-        found = await asyncio.to_thread(_look, worker)
+    until = time.monotonic() + PATIENCE
+    pause = PAUSE
+    while time.monotonic() < until:
+        try:
+            found = await asyncio.to_thread(_look, worker, node_id)
+        except (AttributeError, RuntimeError, RayError) as error:
+            logger.debug("Ray's tables cannot be read: %s", error)
+            found = None
         if found is not None:
             return found
-        await asyncio.sleep(PAUSE)
-    address = await asyncio.to_thread(_lost, node_id)
-    return ("NODE_DIED", f"Ray has lost {address}") if address else ("", "")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LONGEST)
+    return "", ""
 
 
-def _lost(node_id: str) -> str:
-    """Return the address of a node that Ray holds for dead, "" for any other."""
+def _look(worker: str, node_id: str) -> tuple[str, str] | None:
+    # The node first: of a worker on a node that went with it Ray knows less.
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    dead = (str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id and not node["Alive"])
-    return next(dead, "")
-
-
-def _look(worker: str) -> tuple[str, str] | None:
-    try:
-        accessor = ray._private.state.state._connect_and_get_accessor()  # noqa: SLF001 - see exit_of
-        rows = accessor.get_worker_table()
-    except (AttributeError, RuntimeError) as error:
-        logger.debug("Ray's table of workers cannot be read: %s", error)
-        return None
-    for row in rows:
+    for node in nodes:
+        if node["NodeID"] == node_id and not node["Alive"]:
+            return "NODE_DIED", f"Ray has lost {node['NodeManagerAddress']}"
+    accessor = ray._private.state.state._connect_and_get_accessor()  # noqa: SLF001 - see exit_of
+    for row in accessor.get_worker_table():
         data = gcs_pb2.WorkerTableData.FromString(row)  # type: ignore[attr-defined] # made at import
         if data.worker_address.worker_id.hex() == worker and not data.is_alive:
             kinds = common_pb2.WorkerExitType  # type: ignore[attr-defined] # made at import

@@ -1,7 +1,7 @@
 """How the lives of servers ended: what an operator is told first when one is not there. Pure."""
 
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 __all__ = ["KEPT_ENDS", "End", "Ends", "reason_of"]
@@ -32,6 +32,19 @@ class Ends:
         if ends and ends[-1].incarnation == end.incarnation and end.incarnation:
             ends.pop()
         ends.append(end)
+
+    def knows(self, server_id: str, incarnation: int) -> bool:
+        """Tell whether a life's end was noted; 0 stands for all that never registered."""
+        return any(end.incarnation == incarnation for end in self._ends.get(server_id, ()))
+
+    def explain(self, server_id: str, incarnation: int, reason: str) -> bool:
+        """Say why a life ended whose end was noted; False where it was ended on purpose, or is not known any more."""
+        ends = self._ends.get(server_id, ())
+        for place, end in enumerate(ends):
+            if end.incarnation == incarnation and not end.planned:
+                self._ends[server_id][place] = replace(end, reason=reason)
+                return True
+        return False
 
     def of(self, server_id: str) -> list[dict[str, Any]]:
         """Return a server's ends as operators are shown them."""

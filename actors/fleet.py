@@ -17,7 +17,7 @@ from actors.placement import Node, place, too_large
 from actors.server import BackendServer, FrontendServer
 from handlers.life import BEFORE_STOP
 
-__all__ = ["Actors", "actor_options"]
+__all__ = ["Actors", "actor_options", "kill_own"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,16 @@ class Actors:
             return False
         return True
 
+    def given_up(self, server_id: str) -> bool:
+        """Tell whether Ray has no actor of this name any more, and so starts no further life of it. Blocks."""
+        try:
+            ray.get_actor(server_id, self._namespace)
+        except ValueError:
+            return True
+        except (RayError, RuntimeError) as error:
+            logger.debug("%s: Ray does not tell whether it is there: %s", server_id, one_line(error))
+        return False
+
     async def ask(self, server_id: str, method: str, *arguments: Any, within: float = ACK) -> Any:
         """Call a server. Raises RayError, and TimeoutError when it does not answer in time."""
         return await asyncio.wait_for(getattr(self.handles[server_id], method).remote(*arguments), within)
@@ -123,6 +133,11 @@ class Actors:
             # Ray tells nobody when a name is free; it is after some milliseconds.
             while server_id in await asyncio.to_thread(self.named):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+def kill_own() -> None:
+    """End the process of the actor that calls this, for good."""
+    ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
 def _nodes() -> list[Node]:

@@ -366,6 +366,9 @@ class Host:
 
     async def _undo(self) -> None:
         """End what a failed boot began, so that the next one begins with nothing."""
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+            self._drain_task = None
         if self._monitor is not None:
             await self._monitor.stop()
         if self._edge is not None:

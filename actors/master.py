@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import ray
@@ -17,9 +17,9 @@ from ray.exceptions import RayError
 
 from actors.config import Game
 from actors.ends import Ends
-from actors.fleet import Actors, actor_options
-from actors.membership import DRAIN, MASTER, Membership, Notes, Place, Registration, Report
-from actors.operations import LEAVE, RATE, OperationError, Operations
+from actors.fleet import Actors, actor_options, kill_own
+from actors.membership import KEPT, MASTER, Membership, Notes, Place, Registration, Report
+from actors.operations import RATE, OperationError, Operations
 from actors.server import configure_logging
 from actors.supervisor import Supervisor
 from handlers.members import Member
@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 BOOT = 60.0
 """Seconds for all servers to boot when a game starts."""
+LAST = 5.0
+"""Seconds for the command that runs a game to hear from its master that it has been stopped."""
+AGAIN = 0.3
+"""Seconds before those are asked again that did not answer a master that begins anew."""
 
 
 class Master:
@@ -41,7 +45,7 @@ class Master:
         self._ends = Ends()
         self._actors = Actors(game.namespace)
         self._membership = Membership(game.servers, time.time)
-        self._supervisor = Supervisor(self._membership, self._actors, self._ends, self._run, self._notes)
+        self._supervisor = Supervisor(self._membership, self._actors, self._ends, self._run, self._notes, self._settle)
         self._operations = Operations(game, self._membership, self._supervisor)
         self._name = game.name
         self._known = asyncio.Event()
@@ -85,7 +89,10 @@ class Master:
         await asyncio.gather(*(self._supervisor.start(spec, game) for spec in self._membership.specs()))
 
     async def stop(self) -> None:
-        """Stop every server, frontends first, and end their processes. The game is over then but for this actor."""
+        """Stop every server, frontends first, and end their processes; this actor's own follows some seconds later.
+
+        Whoever asks ends it at once; but that may have been one of the servers.
+        """
         await self._known.wait()
         if self._creating is not None:
             await asyncio.wait([self._creating])
@@ -101,6 +108,11 @@ class Master:
         for handle in list(self._actors.handles.values()):
             ray.kill(handle, no_restart=True)
         self._stopped.set()
+        self._run(self._end_later())
+
+    async def _end_later(self) -> None:
+        await asyncio.sleep(LAST)
+        kill_own()
 
     async def ended(self) -> None:
         """Return when the game has been stopped, by whomever."""
@@ -180,6 +192,7 @@ class Master:
         """Begin a life of a server."""
         await self._known.wait()
         await self._supervisor.may_begin(server_id)
+        self._supervisor.note_successor(server_id, place)
         return self._membership.register(server_id, place), dict(self._actors.handles)
 
     async def booted(self, member: Member) -> bool:
@@ -189,9 +202,7 @@ class Master:
             return False
         if self._membership.serving:
             await self._supervisor.announce(member.id)
-            if self._membership.purpose(member.id) == DRAIN:
-                # It died while it was drained: what an operator wanted, an accident does not undo.
-                self._run(self._supervisor.drain(member.id, RATE, LEAVE))
+            self._supervisor.drain_again(member.id)
         return self._membership.serving
 
     async def failed(self, server_id: str, reason: str) -> None:
@@ -205,10 +216,21 @@ class Master:
         server_ids = tuple(spec.id for spec in self._membership.specs())
         return self._membership.notes(version, game, self._ends.latest(server_ids))
 
+    def _settle(self) -> None:
+        """Begin what is to be done about servers, if nothing is being done: it is looked for again every second."""
+        if not self._recovered.is_set() or self._operations.running:
+            return
+        if self._operations.unfinished:
+            self._run(self._operations.resume(RATE))
+        elif (server_id := self._supervisor.revival.due()) is not None:
+            self._run(self._operations.remake(server_id))
+
     async def _recover(self) -> None:
         """Find the servers that live, after this actor was restarted, and bring to an end what was under way."""
+        found, reports = await self._find()
+        notes = _latest(reports)
+        self._take_up(found, reports, notes)
         try:
-            found, notes = await self._find()
             if notes is not None:
                 await self._make_missing(found)
             self._run(self._supervisor.tend())
@@ -219,13 +241,36 @@ class Master:
             # Operators are let in whatever became of it.
             self._recovered.set()
 
-    async def _find(self) -> tuple[list[str], Notes | None]:
-        """Take up the servers that are there, and what the earlier master knew; returns their ids, and its notes."""
+    async def _find(self) -> tuple[list[str], list[Report]]:
+        """Return the ids of the servers that are there, and what they report, with what the earlier master knew.
+
+        Waits until each has answered or is known from the notes of those that have, lest the others are told of a
+        table in which it is missing; but no longer than a server keeps its place that does not answer.
+        """
+        until = time.monotonic() + KEPT
+        reports: dict[str, Report] = {}
+        while True:
+            try:
+                found = await self._found()
+            except Exception:
+                logger.exception("Ray does not tell which servers there are; it is asked again")
+                await asyncio.sleep(AGAIN)
+                continue
+            silent = [server_id for server_id in found if server_id not in reports]
+            answers = await asyncio.gather(*(self._supervisor.report(server_id) for server_id in silent))
+            reports |= {report.spec.id: report for report in answers if report is not None}
+            notes = _latest(reports.values())
+            known = {spec.id for spec in notes.specs} if notes is not None else set()
+            if set(found) <= known | set(reports) or time.monotonic() > until:
+                return found, list(reports.values())
+            await asyncio.sleep(AGAIN)
+
+    async def _found(self) -> list[str]:
         named = [name for name in await asyncio.to_thread(self._actors.named) if name != MASTER]
-        found = [name for name in named if await asyncio.to_thread(self._actors.find, name)]
-        answers = await asyncio.gather(*(self._supervisor.report(server_id) for server_id in found))
-        reports = [report for report in answers if report is not None]
-        notes = _latest(reports)
+        return [name for name in named if await asyncio.to_thread(self._actors.find, name)]
+
+    def _take_up(self, found: list[str], reports: list[Report], notes: Notes | None) -> None:
+        """Go on with the servers that are there from what the earlier master knew."""
         self._membership.resume(notes, reports)
         if notes is not None:
             self._operations.game = notes.game
@@ -239,7 +284,6 @@ class Master:
         for server_id in found:
             if server_id in self._membership:
                 self._supervisor.watch(server_id)
-        return found, notes
 
     async def _make_missing(self, found: list[str]) -> None:
         """Make the servers that were ended to be made anew, where the master died in between.
@@ -251,9 +295,7 @@ class Master:
                 if (spec := self._operations.next_life(server_id)) is not None:
                     await self._supervisor.start_untold(spec, self._operations.game)
             except Exception:
-                logger.exception(
-                    "%s: it is not there, and could not be started; a restart of it tries again", server_id
-                )
+                logger.exception("%s: it is not there, and could not be started; it is tried again", server_id)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -271,7 +313,7 @@ class Master:
         return f"{MASTER} ({self._name})"
 
 
-def _latest(reports: list[Report]) -> Notes | None:
+def _latest(reports: Iterable[Report]) -> Notes | None:
     every = [report.notes for report in reports if report.notes is not None]
     return max(every, key=lambda notes: notes.version, default=None)
 

@@ -8,7 +8,19 @@ from actors.config import Game, ServerSpec
 from actors.ends import End
 from handlers.members import RESTARTING, SERVING, Member
 
-__all__ = ["DRAIN", "MASTER", "REMOVE", "RESTART", "Membership", "Notes", "Place", "Registration", "Report"]
+__all__ = [
+    "DRAIN",
+    "KEPT",
+    "MASTER",
+    "REMOVE",
+    "RESTART",
+    "Membership",
+    "Notes",
+    "Place",
+    "Plan",
+    "Registration",
+    "Report",
+]
 
 MASTER: Final = "master"
 """The master's actor name in a game's namespace."""
@@ -18,7 +30,7 @@ KEPT = 30.0
 DRAIN: Final = "drain"
 RESTART: Final = "restart"
 REMOVE: Final = "remove"
-"""What an operator has in mind for a server whose state is not SERVING."""
+"""What an operator has in mind for a server whose state is not SERVING (Plan.purpose)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +55,34 @@ class Place:
     node_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an operator wants of a server: the state in which others see it, and what for, "" where it just serves.
+
+    ``before`` is known once a server that restarts has ended: a life with a greater incarnation is the one wanted.
+    """
+
+    state: str = SERVING
+    purpose: str = ""
+    before: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
     """What a master has to know when it begins anew. It gives them to every server with the table, and asks for them.
 
-    ``plans`` are the states and purposes of servers that an operator has changed, ``highest`` the highest number that
-    each type has had. Later ones have a greater ``version``.
+    ``plans`` are the servers that an operator has changed, ``highest`` the highest number that each type has had,
+    ``places`` where each server ran last, and ``ends`` how its latest life that is over ended. Later notes have a
+    greater ``version``.
     """
 
     version: int
     game: Game
     specs: tuple[ServerSpec, ...]
     members: tuple[Member, ...]
-    plans: dict[str, tuple[str, str]]
+    plans: dict[str, Plan]
     highest: dict[str, int]
+    places: dict[str, Place]
     ends: dict[str, End]
 
 
@@ -79,10 +105,7 @@ class _Record:
     lost_at: float | None = None
     place: Place = Place()
     booted: bool = False
-    state: str = SERVING
-    plan: str = ""
-    planned_for: int = 0
-    """The incarnation that the plan is about; a later one serves, where the plan was to restart."""
+    plan: Plan = Plan()
 
 
 class Membership:
@@ -115,11 +138,13 @@ class Membership:
         del self._records[server_id]
 
     def renew(self, spec: ServerSpec) -> None:
-        """Give a server another definition, for its next life."""
+        """Give a server that has ended another definition, for its next life: that is the one that was wanted."""
         record = self._records[spec.id]
         if spec.port != record.spec.port:
             record.port = 0
         record.spec = spec
+        if record.plan.purpose == RESTART:
+            record.plan = replace(record.plan, before=record.incarnation)
 
     def next_number(self, server_type: str) -> int:
         """Return the number of the next server of a type: above every one it has had."""
@@ -166,10 +191,14 @@ class Membership:
         record.lost_at = None
         record.booted = True
         self._highest = max(self._highest, member.incarnation)
-        if record.plan == RESTART and member.incarnation > record.planned_for:
-            # However the earlier life ended, this is the one that was wanted.
-            self.plan(member.id, SERVING, "")
+        self._fulfil(record)
         return True
+
+    @staticmethod
+    def _fulfil(record: _Record) -> None:
+        """Have a server serve that was to restart, if this is its new life; it may have died by itself before that."""
+        if record.plan.before is not None and record.incarnation > record.plan.before:
+            record.plan = Plan()
 
     def lost(self, server_id: str) -> None:
         """Note that a server died; one that had booted keeps its place for a while."""
@@ -192,7 +221,9 @@ class Membership:
     def members(self) -> list[Member]:
         """Return the servers that have a place, in the order of the game's file, with their states."""
         return [
-            replace(record.member, state=record.state) if record.member.state != record.state else record.member
+            replace(record.member, state=record.plan.state)
+            if record.member.state != record.plan.state
+            else record.member
             for record in self._records.values()
             if record.member is not None
         ]
@@ -203,6 +234,14 @@ class Membership:
             server_id
             for server_id, record in self._records.items()
             if record.member is not None and record.lost_at is None
+        ]
+
+    def booting(self) -> list[str]:
+        """Return the ids of the servers that have registered and have not booted since."""
+        return [
+            server_id
+            for server_id, record in self._records.items()
+            if record.incarnation > (record.member.incarnation if record.member is not None else 0)
         ]
 
     def dead(self, server_id: str) -> bool:
@@ -232,18 +271,17 @@ class Membership:
     def plan(self, server_id: str, state: str, purpose: str) -> None:
         """Set a server's state, and what for: DRAIN, RESTART, REMOVE, or "" with SERVING.
 
-        With RESTART its next life serves again; with DRAIN it stays drained whatever happens to it.
+        With RESTART the life after ``renew`` serves again; with DRAIN it stays drained whatever happens to it.
         """
-        record = self._records[server_id]
-        record.state, record.plan, record.planned_for = state, purpose, record.incarnation
+        self._records[server_id].plan = Plan(state, purpose)
 
     def state(self, server_id: str) -> str:
         """Return a server's state as others are told."""
-        return self._records[server_id].state
+        return self._records[server_id].plan.state
 
     def purpose(self, server_id: str) -> str:
         """Return what its state is for."""
-        return self._records[server_id].plan
+        return self._records[server_id].plan.purpose
 
     def working(self, server_type: str) -> list[str]:
         """Return the ids of a type's servers that live and take new work."""
@@ -251,21 +289,22 @@ class Membership:
             server_id
             for server_id in self.living()
             if self._records[server_id].spec.type == server_type
-            and self._records[server_id].state in (SERVING, RESTARTING)
+            and self._records[server_id].plan.state in (SERVING, RESTARTING)
         ]
 
     # -- what outlives a master
 
     def notes(self, version: int, game: Game, ends: dict[str, End]) -> Notes:
         """Return what a later master has to know."""
-        plans = {i: (record.state, record.plan) for i, record in self._records.items() if record.plan}
+        records = self._records.items()
         return Notes(
             version=version,
             game=game,
             specs=self.specs(),
             members=tuple(self.members()),
-            plans=plans,
+            plans={server_id: record.plan for server_id, record in records if record.plan.purpose},
             highest=dict(self._numbers),
+            places={server_id: record.place for server_id, record in records if record.place.worker},
             ends=ends,
         )
 
@@ -284,18 +323,13 @@ class Membership:
             for member in notes.members:
                 self.booted(member)
                 self.lost(member.id)
+            for server_id, place in notes.places.items():
+                self._records[server_id].place = place
+            for server_id, plan in notes.plans.items():
+                self._records[server_id].plan = plan
         for report in reports:
             if report.spec.id not in self._records:
                 self.add(report.spec)
-            self._records[report.spec.id].place = report.place
             if report.member is not None:
+                self._records[report.spec.id].place = report.place
                 self.booted(report.member)
-        if notes is not None:
-            self._resume_plans(notes)
-
-    def _resume_plans(self, notes: Notes) -> None:
-        noted = {member.id: member.incarnation for member in notes.members}
-        for server_id, (state, purpose) in notes.plans.items():
-            served_again = purpose == RESTART and self._records[server_id].incarnation > noted.get(server_id, 0)
-            if not served_again:
-                self.plan(server_id, state, purpose)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from actors.config import Game, ServerSpec
 from actors.membership import DRAIN, REMOVE, RESTART, Membership
-from handlers.members import DRAINING, RESTARTING
+from handlers.members import DRAINING, RESTARTING, SERVING
 from handlers.store import DIRECTORY
 
 __all__ = ["LEAVE", "RATE", "Fleet", "OperationError", "Operations"]
@@ -128,7 +128,7 @@ class Operations:
             return [f"{server_id} drained in {time.monotonic() - began:.1f} s"]
 
     async def resume(self, rate: float) -> None:
-        """Bring to an end what an earlier master had begun with a server; what would have come after it is left.
+        """Bring to an end what was begun with a server by an earlier master; what would have come after it is left.
 
         One that was to restart is restarted, one that was to go goes, and one that was to be drained is. One that has
         ended and has not booted yet needs nothing: its next life serves, or is drained. Raises OperationError, once all
@@ -136,31 +136,54 @@ class Operations:
         """
         purposes = {spec.id: self._membership.purpose(spec.id) for spec in self._membership.specs()}
         failures: list[str] = []
-        async with self._alone("what the master did before it died"):
+        async with self._alone("what was begun and not finished"):
             for server_id, purpose in purposes.items():
                 try:
                     await self._continued(server_id, purpose, rate)
                 except OperationError as error:
                     failures.append(str(error))
                 except Exception as error:
-                    logger.exception("%s: what the master did before it died could not be continued", server_id)
+                    logger.exception("%s: what was begun with it could not be finished", server_id)
                     failures.append(f"{server_id}: {_why(error)}")
             if failures:
                 raise OperationError("; ".join(failures))
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a server lives that was to restart or to go, and nobody is at it: ``resume`` is."""
+        living, purpose = self._membership.living(), self._membership.purpose
+        return not self.running and any(purpose(server_id) in (RESTART, REMOVE) for server_id in living)
+
+    async def remake(self, server_id: str) -> None:
+        """Make a server again whose actor is no more, or could not be created. Raises OperationError."""
+        async with self._alone(f"make {server_id} again"):
+            if server_id in self._membership and server_id not in self._membership.living():
+                spec = self.next_life(server_id)
+                if spec is not None:
+                    await self._fleet.start(spec, self.game)
+
     async def _continued(self, server_id: str, purpose: str, rate: float) -> None:
         living = server_id in self._membership.living()
         if purpose == RESTART and living:
-            logger.warning("%s: the master died while it restarted it; this is continued, no more", server_id)
-            spec = self._definition(self.game, server_id)
-            await self._refuse_too_large([spec])
-            await self._restarted(spec, rate)
+            logger.warning("%s: its restart was begun and not finished; this is continued, no more", server_id)
+            await self._restarted(await self._still_possible(server_id), rate)
         elif purpose == REMOVE:
-            logger.warning("%s: the master died while it removed it; this is continued", server_id)
+            logger.warning("%s: its removal was begun and not finished; this is continued", server_id)
             await self._removed(server_id, rate)
         elif purpose == DRAIN and living:
             # Whether its clients were sent away nobody knows; one that was drained takes it for done.
             await self._drained(server_id, DRAIN, rate, LEAVE)
+
+    async def _still_possible(self, server_id: str) -> ServerSpec:
+        """Return the definition for a restart; where there is none any more, the server goes on as it is."""
+        try:
+            spec = self._definition(self.game, server_id)
+            await self._refuse_too_large([spec])
+        except OperationError:
+            self._membership.plan(server_id, SERVING, "")
+            await self._fleet.tell()
+            raise
+        return spec
 
     def next_life(self, server_id: str) -> ServerSpec | None:
         """Return the definition with which a server that is not there is made, None for one that was to go.
@@ -204,14 +227,7 @@ class Operations:
 
     async def _added(self, server_type: str) -> str:
         began = time.monotonic()
-        spec = self.game.spec(server_type, self._membership.next_number(server_type))
-        if spec is None:
-            there_are = ", ".join(sorted(self.game.server_types))
-            raise OperationError(f"the game has no server type {server_type!r}; there are {there_are}")
-        place = (spec.transport, spec.host, spec.port)
-        for other in self._membership.specs():
-            if spec.port and place == (other.transport, other.host, other.port):
-                raise OperationError(f"{spec.id} and {other.id} would both listen on {spec.host}:{spec.port}")
+        spec = self._next(server_type)
         await self._refuse_too_large([spec])
         self._membership.add(spec)
         try:
@@ -227,6 +243,19 @@ class Operations:
             raise OperationError(f"{spec.id} was not added: {reason}")
         await self._fleet.tell()
         return f"{spec.id} added in {time.monotonic() - began:.1f} s"
+
+    def _next(self, server_type: str) -> ServerSpec:
+        """Return the definition of the next server of a type; a number whose port another server has is left out."""
+        taken = {(spec.transport, spec.host, spec.port) for spec in self._membership.specs() if spec.port}
+        number = self._membership.next_number(server_type)
+        while (spec := self.game.spec(server_type, number)) is not None:
+            if (spec.transport, spec.host, spec.port) not in taken:
+                return spec
+            number += 1
+        if server_type in self.game.server_types:
+            raise OperationError(f"there is no port left for a further {server_type}")
+        there_are = ", ".join(sorted(self.game.server_types))
+        raise OperationError(f"the game has no server type {server_type!r}; there are {there_are}")
 
     async def _taken_away(self, server_id: str) -> None:
         try:

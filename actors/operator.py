@@ -8,6 +8,7 @@ client port.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +109,25 @@ class Operator:
         """
         return await self._operation("drain", server_id, rate, force)
 
-    async def restart(self, target: str | None = None, *, file: Path | None = None, rate: float = RATE) -> Lines:
+    async def restart(
+        self,
+        target: str | None = None,
+        *,
+        file: Path | None = None,
+        rate: float = RATE,
+        check: Callable[[Game], object] | None = None,
+    ) -> Lines:
         """Restart all servers, those of a type, or one, one after the other; returns a line for each.
 
         The game's file is read again, or another, and checked whole before anything is touched. Raises ConfigError
         for a mistake in it, and ClusterError when the game's folder, which is sent to the cluster anew, cannot be
-        sent. Frontends send their clients away, ``rate`` a second.
+        sent. Frontends send their clients away, ``rate`` a second. ``check`` is called with the new definition before
+        it is sent, and may raise.
         """
         before = await self.game()
         game = reread(before, file)
+        if check is not None:
+            check(game)
         if before.parcel:
             game = delivered(game)
         return await self._operation("restart", game, target, rate)

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
 from actors.deaths import exit_of
 from actors.ends import End, Ends, reason_of
 from actors.fleet import ACK, Actors
-from actors.membership import Membership, Notes, Place, Report
+from actors.membership import DRAIN, Membership, Notes, Place, Report
+from actors.operations import LEAVE, RATE
+from actors.revival import Revival
 from handlers.members import Member
 
 __all__ = ["Supervisor"]
@@ -32,7 +34,7 @@ class Supervisor:
     """Tells servers of each other and notices who dies (operations.Fleet).
 
     ``spawn`` runs a coroutine as a task of the master's; ``notes`` returns what a later master has to know, with a
-    version.
+    version; ``settle`` is called every second once the game is open, to begin what is to be done about its servers.
     """
 
     def __init__(
@@ -42,23 +44,24 @@ class Supervisor:
         ends: Ends,
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         notes: Callable[[int], Notes],
+        settle: Callable[[], None],
     ) -> None:
         self.failed: dict[str, str] = {}
         """Why servers did not boot."""
         self.version = 0
         """That of the latest table. Each is later than all before, also where the clock goes back."""
+        self.revival = Revival(time.monotonic)
         self._membership = membership
         self._actors = actors
         self._ends = ends
         self._spawn = spawn
         self._notes = notes
+        self._settle = settle
         self._changed = asyncio.Event()
         self._starting: dict[str, asyncio.Event] = {}
         self._untold: set[str] = set()
         """Servers whose actors the others do not know yet."""
         self._watches: dict[str, asyncio.Task[Any]] = {}
-        self._explained: dict[str, int] = {}
-        """The incarnation of each server whose death Ray has told the reason of last."""
 
     # -- the table
 
@@ -67,30 +70,38 @@ class Supervisor:
         self._spawn(self.tell())
 
     async def tell(self) -> None:
-        """Tell every living server the table; return when each has taken it over, or has not within 5 s."""
-        await asyncio.gather(*self._tellings(self._membership.living()))
+        """Tell every living server the table; return when each has taken it over, or has not within 5 s.
+
+        Those that boot are told too, since they may be greeting others already, but nobody waits for them.
+        """
+        await self._told(self._membership.living(), also=self._membership.booting())
 
     async def open(self) -> None:
         """Tell every server the table and let clients in; one that died meanwhile opens when it has booted again."""
         members = self._membership.living()
-        await asyncio.gather(*self._tellings(members))
+        await self._told(members)
         opening = (
             self._actors.tried(member, "not opened", self._actors.ask(member, "open", within=60)) for member in members
         )
         await asyncio.gather(*opening)
 
-    def _tellings(self, server_ids: list[str]) -> list[Coroutine[Any, Any, None]]:
+    async def _told(self, server_ids: Iterable[str], *, also: Iterable[str] = ()) -> None:
+        """Tell servers the table of now; return when each has taken it over, but for those told ``also``."""
         version = self.version = max(self.version + 1, time.time_ns())
-        members, notes, handles = self._membership.members(), self._notes(version), dict(self._actors.handles)
-        return [self._told(server_id, members, handles, version, notes) for server_id in server_ids]
+        table = self._membership.members(), dict(self._actors.handles), version, self._notes(version)
+        for server_id in also:
+            self._spawn(self._told_one(server_id, *table))
+        await asyncio.gather(*(self._told_one(server_id, *table) for server_id in server_ids))
 
-    async def _told(
+    async def _told_one(
         self, server_id: str, members: list[Member], handles: dict[str, Any], version: int, notes: Notes
     ) -> None:
         try:
             await self._actors.ask(server_id, "update", members, handles, version, notes)
-        except (RayError, TimeoutError, KeyError) as error:
-            logger.debug("%s: not told of the servers: %s", server_id, one_line(error))
+        except TimeoutError:
+            logger.warning("%s: did not take over the table of servers within %g s", server_id, ACK)
+        except (RayError, KeyError) as error:
+            logger.debug("%s: not told of the servers, for it died: %s", server_id, one_line(error))
 
     # -- lives
 
@@ -99,6 +110,7 @@ class Supervisor:
         if not self._membership.booted(member):
             return False
         self.failed.pop(member.id, None)
+        self.revival.forget(member.id)
         logger.info("%s: booted as incarnation %d", member.id, member.incarnation)
         self._changed.set()
         return True
@@ -151,7 +163,16 @@ class Supervisor:
                 return
             except RayError as error:
                 self._died(server_id, one_line(error))
+                if isinstance(error, ActorDiedError) and await asyncio.to_thread(self._actors.given_up, server_id):
+                    self._given_up(server_id, one_line(error))
+                    return
             await asyncio.sleep(LOOK)
+
+    def _given_up(self, server_id: str, error: str) -> None:
+        """Have a server made anew whose actor Ray starts no more: a kill by hand, or files that cannot be fetched."""
+        pause = self.revival.gone(server_id)
+        logger.error("%s: Ray has given it up, it is made anew in %g s: %s", server_id, pause, error)
+        self.note_failed(server_id, error)
 
     def _died(self, server_id: str, error: str) -> None:
         if server_id in self._membership.missing():
@@ -160,21 +181,30 @@ class Supervisor:
         else:
             logger.warning("%s: died: %s", server_id, error)
             self._membership.lost(server_id)
-        end = End(time.time(), self._membership.incarnation(server_id), error)
-        if self._explained.get(server_id) == end.incarnation:
-            return  # the call fails again and again until Ray has made the next life
-        self._ends.note(server_id, end)
-        self._spawn(self._explain(server_id, end, self._membership.place(server_id)))
+        self._note_end(server_id, error)
 
-    async def _explain(self, server_id: str, end: End, place: Place) -> None:
+    def note_successor(self, server_id: str, place: Place) -> None:
+        """Note that the life before has ended of a server that registers from another process.
+
+        Ray may have made the next life before anybody noticed, or while the master was away.
+        """
+        if place.worker != self._membership.place(server_id).worker and self._membership.incarnation(server_id):
+            self._note_end(server_id, "another life of it began")
+
+    def _note_end(self, server_id: str, error: str) -> None:
+        incarnation = self._membership.incarnation(server_id)
+        if self._ends.knows(server_id, incarnation):
+            return  # the call fails again and again until Ray has made the next life
+        self._ends.note(server_id, End(time.time(), incarnation, error))
+        self._spawn(self._explain(server_id, incarnation, error, self._membership.place(server_id)))
+
+    async def _explain(self, server_id: str, incarnation: int, error: str, place: Place) -> None:
         """Find out why a server died; the call that failed says only that it is not there."""
-        kind, detail = await exit_of(place.worker, place.node_id)
-        reason = reason_of(end.reason, kind, detail)
-        if reason != end.reason and self._explained.get(server_id) != end.incarnation:
-            if end.incarnation:  # 0 is that of every life that never registered
-                self._explained[server_id] = end.incarnation
-            logger.warning("%s: incarnation %d ended: %s", server_id, end.incarnation, reason)
-            self._ends.note(server_id, End(end.time, end.incarnation, reason))
+        reason = reason_of(error, *await exit_of(place.worker, place.node_id))
+        if reason != error and self._ends.explain(server_id, incarnation, reason):
+            logger.warning("%s: incarnation %d ended: %s", server_id, incarnation, reason)
+            # A later master is to know it too.
+            self.publish()
 
     async def tend(self) -> None:
         """Take their place from the dead, and look for those that did not answer; for ever."""
@@ -184,12 +214,24 @@ class Supervisor:
                 logger.warning("%s: gone; users go to others", ", ".join(gone))
                 self.publish()
             if self._membership.serving:
-                missing = [i for i in self._membership.missing() if i in self._actors.handles]
-                reports = await asyncio.gather(*(self.report(server_id) for server_id in missing))
-                found = [report.member for report in reports if report is not None and report.member is not None]
-                # Each is asked, for another may have booted meanwhile, and a later life of the same too.
-                if [member for member in found if member.id in self._membership.missing() and self.note_booted(member)]:
-                    self.publish()
+                await self._find_missing()
+                self._settle()
+
+    async def _find_missing(self) -> None:
+        missing = [i for i in self._membership.missing() if i in self._actors.handles]
+        reports = await asyncio.gather(*(self.report(server_id) for server_id in missing))
+        members = [report.member for report in reports if report is not None and report.member is not None]
+        # Each is asked, for another may have booted meanwhile, and a later life of the same too.
+        found = [member for member in members if member.id in self._membership.missing() and self.note_booted(member)]
+        if found:
+            self.publish()
+        for member in found:
+            self.drain_again(member.id)
+
+    def drain_again(self, server_id: str) -> None:
+        """Drain a server that is there again, if it is to be drained: an accident does not undo what is wanted."""
+        if self._membership.purpose(server_id) == DRAIN:
+            self._spawn(self.drain(server_id, RATE, LEAVE))
 
     async def report(self, server_id: str) -> Report | None:
         """Ask a server who it is; None when it does not answer."""
@@ -234,6 +276,7 @@ class Supervisor:
     async def end(self, server_id: str, reason: str) -> None:
         """Stop a server, end its process, and return when another can have its name."""
         self.unwatch(server_id)
+        self.revival.forget(server_id)
         if server_id in self._membership.living():
             await self._actors.stop(server_id)
         self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
@@ -268,7 +311,12 @@ class Supervisor:
             self.publish()
 
     async def _create(self, spec: ServerSpec, game: Game) -> None:
-        await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
+        try:
+            await asyncio.to_thread(self._actors.create, spec, game, self._membership.running())
+        except Exception:
+            self.revival.gone(spec.id)
+            raise
+        self.revival.created(spec.id)
         self.watch(spec.id)
         logger.info("%s: started", spec.id)
 

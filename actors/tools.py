@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from actors.config import Game, load_game, reread
+from actors.config import Game, load_game
 from actors.operations import RATE
 from actors.tables import inspection_text, routes_text, servers_table
 
@@ -123,13 +123,12 @@ def _routes(options: argparse.Namespace, results: TextIO, check_app: CheckApp) -
 def _restart(options: argparse.Namespace, results: TextIO, check_app: CheckApp) -> None:
     with _operating(options) as operator:
 
-        async def restart() -> list[str]:
+        def check(game: Game) -> None:
             # Here rather than by the operator alone: this process is new, and imports the app as it is now.
-            game = reread(await operator.game(), options.file)
             check_app(game, game.file)
-            return await operator.restart(options.target, file=options.file, rate=options.rate)
 
-        _print_lines(asyncio.run(restart()), results)
+        restart = operator.restart(options.target, file=options.file, rate=options.rate, check=check)
+        _print_lines(asyncio.run(restart), results)
 
 
 def _add(options: argparse.Namespace, results: TextIO) -> None:

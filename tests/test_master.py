@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 import actors.master
+import actors.revival
+import actors.supervisor
 from actors.config import Game, ServerSpec
 from actors.fleet import Actors
 from actors.master import Master
-from actors.membership import REMOVE, RESTART, Membership, Notes, Place, Report
+from actors.membership import REMOVE, RESTART, Membership, Notes, Place, Plan, Report
 from actors.placement import CannotPlace
-from handlers.members import DRAINING, RESTARTING, Member
+from handlers.members import DRAINING, RESTARTING, SERVING, Member
 
 SPECS = (
     ServerSpec(id="connector-1", type="connector", frontend=True, port=3050),
@@ -24,6 +27,7 @@ SPECS = (
     ServerSpec(id="chat-2", type="chat"),
 )
 GAME = Game(name="test", app="app:app", folder=Path("/"), servers=SPECS)
+HERE = Place("w", "n", "i")
 
 
 class Life:
@@ -37,9 +41,23 @@ class Life:
         self.versions: list[int] = []
         self.calls: list[tuple[Any, ...]] = []
         self.ended = self
+        self.failure: Exception | None = None
+        """What calls that stay under way fail with; None while it lives."""
+        self._watches: list[asyncio.Future[None]] = []
 
     def remote(self) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().create_future()
+        watch: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watches.append(watch)
+        if self.failure is not None:
+            watch.set_exception(self.failure)
+        return watch
+
+    def die(self, failure: Exception) -> None:
+        """Have the calls that are under way, and all further ones, fail."""
+        self.failure = failure
+        for watch in self._watches:
+            if not watch.done():
+                watch.set_exception(failure)
 
     def called(self, method: str, *arguments: Any) -> Any:
         self.calls.append((method, *arguments))
@@ -70,6 +88,10 @@ class LocalActors(Actors):
         self.refused: dict[str, Exception] = {}
         self.made: dict[str, tuple[ServerSpec, Game]] = {}
         self.killing: Callable[[str], None] = lambda server_id: None
+        self.silent: set[str] = set()
+        self.asked: list[str] = []
+        self.lost: set[str] = set()
+        """Those of which Ray says that it starts them no more."""
         self.reachable = asyncio.Event()
         self.reachable.set()
 
@@ -90,9 +112,17 @@ class LocalActors(Actors):
         self.handles[server_id] = self.there[server_id]
         return True
 
+    def given_up(self, server_id: str) -> bool:
+        return server_id in self.lost
+
     async def ask(self, server_id: str, method: str, *arguments: Any, within: float = 5.0) -> Any:
         life = self.handles[server_id]
+        self.asked.append(server_id)
         await self.reachable.wait()
+        if server_id in self.silent:
+            raise TimeoutError
+        if life.failure is not None:
+            raise life.failure
         return life.called(method, *arguments)
 
     async def kill(self, server_id: str) -> None:
@@ -109,6 +139,14 @@ class Stage:
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(actors.master, "configure_logging", lambda level: None)
         monkeypatch.setattr(actors.master, "Actors", lambda namespace: self.actors)
+        monkeypatch.setattr(actors.supervisor, "exit_of", self.exit_of)
+        monkeypatch.setattr(actors.supervisor, "TEND", 0.01)
+        monkeypatch.setattr(actors.revival, "PAUSE", 0.01)
+        self.exits: dict[tuple[str, str], tuple[str, str]] = {}
+        """What Ray tells of the processes of worker and node, as deaths.exit_of returns it."""
+
+    async def exit_of(self, worker: str, node_id: str) -> tuple[str, str]:
+        return self.exits.get((worker, node_id), ("", ""))
 
     def master(self, *, restarted: bool = False) -> Master:
         self._monkeypatch.setattr(actors.master, "_restarted", lambda: restarted)
@@ -124,10 +162,10 @@ class Stage:
         return master
 
 
-async def boot(master: Master, local: LocalActors, server_id: str) -> Member:
+async def boot(master: Master, local: LocalActors, server_id: str, place: Place = HERE) -> Member:
     """Have the life of a server that was made register and boot, as its host does."""
-    life = local.handles[server_id]
-    registration, _ = await master.register(server_id, Place("w", "n", "i"))
+    life = local.handles.get(server_id) or local.there[server_id]
+    registration, _ = await master.register(server_id, place)
     spec = life.spec
     member = Member(
         id=server_id, type=spec.type, incarnation=registration.incarnation, frontend=spec.frontend, port=spec.port
@@ -186,20 +224,105 @@ def test_a_stop_ends_all_processes_while_a_further_one_is_being_made(monkeypatch
     asyncio.run(scenario())
 
 
+# -- deaths
+
+
+def test_a_server_whose_actor_ray_has_given_up_is_made_anew_with_growing_pauses_until_it_boots(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        master._run(master._supervisor.tend())
+        for _ in range(3):
+            life = stage.actors.handles["chat-1"]
+            stage.actors.lost.add("chat-1")
+            life.die(ActorDiedError())
+            await until(lambda life=life: stage.actors.handles["chat-1"] is not life)
+            stage.actors.lost.clear()
+        await boot(master, stage.actors, "chat-1", Place("w2", "n", "i"))
+        assert "chat-1" in master._membership.living()
+        assert master._supervisor.revival.gone("chat-1") == actors.revival.PAUSE
+        await ended(master)
+
+    asyncio.run(scenario())
+    pauses = [float(line.partition("made anew in ")[2].split()[0]) for line in caplog.messages if "given it up" in line]
+    assert pauses == [0.01, 0.02, 0.04]
+
+
+def test_the_next_life_of_a_server_that_ray_restarts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        made = stage.actors.steps.count("create chat-1")
+        stage.actors.handles["chat-1"].die(ActorUnavailableError("restarting", None))
+        await until(lambda: "chat-1" not in master._membership.living())
+        await boot(master, stage.actors, "chat-1", Place("w2", "n", "i"))
+        assert stage.actors.steps.count("create chat-1") == made
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_master_that_begins_anew_says_how_a_life_ended_whose_next_one_began_in_its_absence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage)
+        stage.actors.there["chat-1"].member = None  # the next life, which boots
+        stage.exits["w-chat-1", "i"] = ("NODE_DIED", "Ray has lost 127.0.0.3")
+        master = stage.master(restarted=True)
+        await boot(master, stage.actors, "chat-1", Place("w2", "n", "i2"))
+        await until(
+            lambda: [end["reason"] for end in master._ends.of("chat-1")] == ["its node died: Ray has lost 127.0.0.3"]
+        )
+        assert master._ends.of("chat-2") == []
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_boot_that_is_tried_again_in_the_same_process_is_no_end_of_a_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        await master.register("chat-1", Place("w", "n", "i"))
+        assert master._ends.of("chat-1") == []
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_an_end_on_purpose_stays_one_whatever_ray_tells_of_the_process_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        stage.exits["w", "i"] = ("SYSTEM_ERROR", "connection error code 2")
+        master = await stage.running()
+        stage.actors.handles["chat-1"].die(ActorUnavailableError("restarting", None))
+        await until(lambda: master._ends.of("chat-1"))
+        await master._supervisor.end("chat-1", "removed by an operator")
+        await asyncio.sleep(0)
+        assert [end["reason"] for end in master._ends.of("chat-1")] == ["removed by an operator"]
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
 # -- a master that begins anew
 
 
 def left_by_an_earlier_one(
-    stage: Stage, *gone: str, version: int = 1, game: Game = GAME, plans: dict[str, tuple[str, str]] | None = None
+    stage: Stage, *gone: str, version: int = 1, game: Game = GAME, plans: dict[str, Plan] | None = None
 ) -> None:
     """Have servers be there that an earlier master made, all but some, with what it noted last."""
     membership = Membership(SPECS, lambda: 1_000_000.0)
     for spec in SPECS:
-        incarnation = membership.register(spec.id).incarnation
+        incarnation = membership.register(spec.id, Place(f"w-{spec.id}", "n", "i")).incarnation
         member = Member(id=spec.id, type=spec.type, incarnation=incarnation, frontend=spec.frontend, port=spec.port)
         membership.booted(member)
-    for server_id, (state, purpose) in (plans or {}).items():
-        membership.plan(server_id, state, purpose)
+    for server_id, plan in (plans or {}).items():
+        membership.plan(server_id, plan.state, plan.purpose)
     notes = membership.notes(version, game, {})
     members = {member.id: member for member in membership.members()}
     stage.actors.there = {spec.id: Life(spec, members[spec.id], notes) for spec in SPECS if spec.id not in gone}
@@ -228,12 +351,73 @@ def test_a_master_that_begins_anew_answers_nobody_before_it_knows_who_is_there(m
     asyncio.run(scenario())
 
 
+def test_no_table_is_told_while_a_server_is_silent_that_nobody_elses_notes_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage)
+        boots = stage.actors.there["chat-1"]
+        boots.member = boots.notes = None
+        for server_id in ("connector-1", "chat-2"):
+            stage.actors.silent.add(server_id)
+        master = stage.master(restarted=True)
+        booted = asyncio.create_task(boot(master, stage.actors, "chat-1", Place("w2", "n", "i")))
+        await until(lambda: stage.actors.asked.count("chat-2") > 1)
+        assert not booted.done()
+        stage.actors.silent.discard("chat-2")
+        await booted
+        assert [member.id for member in master._membership.members()] == ["connector-1", "chat-1", "chat-2"]
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_master_that_begins_anew_asks_ray_again_which_servers_there_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage)
+        named, answers = stage.actors.named, iter([RuntimeError("no answer from the head service")])
+
+        def refuses_once() -> list[str]:
+            for error in answers:
+                raise error
+            return named()
+
+        monkeypatch.setattr(stage.actors, "named", refuses_once)
+        master = stage.master(restarted=True)
+        assert await master.kick("alice", "bye") == 1
+        await ended(master)
+
+    asyncio.run(scenario())
+    assert "no answer from the head service" in caplog.text
+
+
+def test_a_server_that_was_to_restart_and_answers_late_is_restarted_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        left_by_an_earlier_one(stage, plans={"chat-1": Plan(RESTARTING, RESTART)})
+        stage.actors.silent.add("chat-1")
+        master = stage.master(restarted=True)
+        await master._recovered.wait()
+        assert "chat-1" not in stage.actors.made
+        stage.actors.silent.clear()
+        await until(lambda: "chat-1" in stage.actors.made)
+        await boot(master, stage.actors, "chat-1", Place("w2", "n", "i"))
+        assert master._membership.state("chat-1") == SERVING
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
 def test_operations_wait_until_what_an_earlier_master_began_has_come_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
         stage = Stage(monkeypatch)
-        left_by_an_earlier_one(stage, plans={"chat-1": (RESTARTING, RESTART)})
+        left_by_an_earlier_one(stage, plans={"chat-1": Plan(RESTARTING, RESTART)})
         master = stage.master(restarted=True)
         add = asyncio.create_task(master.add("chat", 1))
         await until(lambda: "chat-1" in stage.actors.made)
@@ -286,7 +470,7 @@ def test_a_missing_server_that_cannot_be_made_does_not_end_the_recovery(
         await ended(master)
 
     asyncio.run(scenario())
-    assert "chat-1: it is not there, and could not be started; a restart of it tries again" in caplog.text
+    assert "chat-1: it is not there, and could not be started; it is tried again" in caplog.text
 
 
 def test_a_missing_server_begins_with_the_new_definition_if_it_was_to_restart_and_not_at_all_if_it_was_to_go(
@@ -295,7 +479,7 @@ def test_a_missing_server_begins_with_the_new_definition_if_it_was_to_restart_an
     async def scenario() -> None:
         stage = Stage(monkeypatch)
         game = replace(GAME, servers=tuple(replace(spec, weight=7) for spec in SPECS))
-        plans = {"chat-1": (RESTARTING, RESTART), "chat-2": (DRAINING, REMOVE)}
+        plans = {"chat-1": Plan(RESTARTING, RESTART), "chat-2": Plan(DRAINING, REMOVE)}
         left_by_an_earlier_one(stage, "chat-1", "chat-2", game=game, plans=plans)
         master = stage.master(restarted=True)
         await master._recovered.wait()

@@ -267,11 +267,22 @@ def test_what_was_done_before_a_failure_is_named_with_it() -> None:
     asyncio.run(scenario())
 
 
-def test_a_port_of_another_server_and_a_type_that_is_not_there_are_refused() -> None:
+def test_a_number_whose_port_another_server_has_is_left_out() -> None:
     async def scenario() -> None:
         setup = Setup()
         setup.membership.add(ServerSpec(id="gate-1", type="gate", frontend=True, port=3052))
-        with pytest.raises(OperationError, match=r"connector-3 and gate-1 would both listen on 127.0.0.1:3052"):
+        await setup.operations.add("connector", 1)
+        assert setup.membership.spec("connector-4").port == 3053
+        assert "connector-3" not in setup.membership
+
+    asyncio.run(scenario())
+
+
+def test_a_type_that_has_no_port_left_or_is_not_there_is_refused() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.operations.game = replace(GAME, servers=(replace(SPECS[0], port=65535), *SPECS[2:]))
+        with pytest.raises(OperationError, match="there is no port left for a further connector"):
             await setup.operations.add("connector", 1)
         with pytest.raises(OperationError, match="no server type 'moon'; there are chat, connector"):
             await setup.operations.add("moon", 1)
@@ -381,6 +392,45 @@ def test_nothing_can_be_done_to_a_game_that_is_still_starting() -> None:
     asyncio.run(scenario())
 
 
+def test_a_server_that_dies_by_itself_while_it_is_restarted_is_not_taken_for_its_next_life() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.fleet.gate.clear()
+        restart = asyncio.create_task(setup.operations.restart(GAME, "chat-1", 10))
+        await asyncio.sleep(0)
+        setup.membership.lost("chat-1")
+        boot(setup.membership, "chat-1")
+        assert setup.membership.state("chat-1") == RESTARTING
+        setup.fleet.gate.set()
+        await restart
+        assert [step for step in setup.fleet.steps if not step.startswith("quiet")] == [
+            "tell chat-1 restarting",
+            "end chat-1",
+            "start chat-1",
+            "tell all serve",
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_no_more_is_made_again_from_the_latest_definition_but_not_one_that_is_there_or_was_to_go() -> (
+    None
+):
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        setup.membership.plan("chat-2", DRAINING, REMOVE)
+        for server_id in ("chat-1", "chat-2"):
+            setup.membership.lost(server_id)
+        setup.operations.game = replace(GAME, servers=tuple(replace(spec, weight=7) for spec in SPECS))
+        for spec in SPECS:
+            await setup.operations.remake(spec.id)
+        assert setup.fleet.steps == ["start chat-1"]
+        assert setup.membership.spec("chat-1").weight == 7
+
+    asyncio.run(scenario())
+
+
 # -- a master that begins anew
 
 
@@ -442,6 +492,7 @@ def test_a_server_that_had_ended_when_the_master_died_serves_with_its_next_life(
     async def scenario() -> None:
         setup = Setup()
         setup.membership.plan("connector-1", DRAINING, RESTART)
+        setup.membership.renew(SPECS[0])
         later = resumed(setup, "connector-1")
         await later.operations.resume(10)
         assert later.fleet.steps == []
@@ -454,6 +505,7 @@ def test_a_server_that_had_ended_when_the_master_died_serves_with_its_next_life(
 def test_a_restart_that_was_over_but_for_the_notes_is_not_done_again() -> None:
     setup = Setup()
     setup.membership.plan("chat-1", RESTARTING, RESTART)
+    setup.membership.renew(SPECS[2])
     notes = setup.membership.notes(1, GAME, {})
     boot(setup.membership, "chat-1")
     (again,) = [member for member in setup.membership.members() if member.id == "chat-1"]
@@ -461,6 +513,37 @@ def test_a_restart_that_was_over_but_for_the_notes_is_not_done_again() -> None:
     later.resume(notes, [Report(member=again, spec=SPECS[2], place=Place(), notes=notes)])
     assert later.purpose("chat-1") == ""
     assert later.state("chat-1") == SERVING
+
+
+def test_a_server_that_was_being_restarted_and_answers_late_is_found_unfinished_and_restarted() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        (member,) = [member for member in setup.membership.members() if member.id == "chat-1"]
+        later = resumed(setup, "chat-1")
+        await later.operations.resume(10)
+        assert not later.operations.unfinished
+        later.membership.booted(member)
+        assert later.operations.unfinished
+        await later.operations.resume(10)
+        assert later.membership.state("chat-1") == SERVING
+        assert not later.operations.unfinished
+
+    asyncio.run(scenario())
+
+
+def test_a_server_whose_restart_cannot_be_continued_serves_on_as_it_is() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        later = resumed(setup)
+        later.fleet.large["chat-1"] = "num_cpus 64 is more than any node has (2)"
+        with pytest.raises(OperationError, match="num_cpus 64"):
+            await later.operations.resume(10)
+        assert later.fleet.steps == ["tell all serve"]
+        assert not later.operations.unfinished
+
+    asyncio.run(scenario())
 
 
 def test_a_restarted_master_finishes_a_removal_and_leaves_drained_what_was_drained() -> None:

@@ -79,7 +79,7 @@ def test_the_files_are_still_there_for_a_server_that_dies_when_the_command_has_e
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["all of it", "its raylet"])
+@pytest.mark.parametrize("number", [0, 1], ids=["all of it", "its raylet, and the master"])
 def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_through_the_gate(
     travelling: Travelling, number: int
 ) -> None:
@@ -91,6 +91,8 @@ def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_throu
             lost.lose()
         else:
             lost.kill("raylet")
+            # The next one hears of deaths that it has not seen.
+            os.kill(travelling.master(), signal.SIGKILL)
         at = time.monotonic()
 
         async def moved() -> bool:
@@ -101,6 +103,7 @@ def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_throu
 
         def all_say_why() -> bool:
             ends = {server["id"]: server["last_end"] for server in json.loads(travelling.command("list", "--json"))}
+            print({server_id: ends[server_id] for server_id in took})
             return all(ends[server_id]["reason"].startswith("its node died") for server_id in took)
 
         assert eventually(all_say_why, 20)

@@ -52,6 +52,12 @@ class Travelling:
         (node,) = (node for node in self.cluster.nodes if node.mark == place["node"])
         return node
 
+    def master(self) -> int:
+        """Return the master's process id."""
+        lines = [(pid, line) for node in self.cluster.nodes for pid, line in node.processes().items()]
+        (pid,) = (pid for pid, line in lines if line.lower().startswith("ray::master"))
+        return pid
+
     async def connectors(self) -> dict[str, str]:
         """Ask the gate where the connectors are."""
         async with PomeloClient(self.game.urls["gate-1"]) as gate:
