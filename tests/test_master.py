@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ class LocalActors(Actors):
     def find(self, server_id: str) -> bool:
         self.handles[server_id] = self.there[server_id]
         return True
+
+    def made_more_than(self, server_id: str, times: int) -> bool:
+        return self.steps.count(f"create {server_id}") > times
 
     def given_up(self, server_id: str) -> bool:
         return server_id in self.lost
@@ -238,7 +242,8 @@ def test_a_server_whose_actor_ray_has_given_up_is_made_anew_with_growing_pauses_
             life = stage.actors.handles["chat-1"]
             stage.actors.lost.add("chat-1")
             life.die(ActorDiedError())
-            await until(lambda life=life: stage.actors.handles["chat-1"] is not life)
+            made = stage.actors.steps.count("create chat-1")
+            await until(partial(stage.actors.made_more_than, "chat-1", made))
             stage.actors.lost.clear()
         await boot(master, stage.actors, "chat-1", Place("w2", "n", "i"))
         assert "chat-1" in master._membership.living()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import GAME
+from load import Load
 from pomelo_client import PomeloClient
 from running import RunningGame
 from test_real_sessions import uid_on
@@ -161,11 +162,14 @@ def test_a_killed_master_stops_nothing_and_finds_the_living_servers_by_itself(fr
             pid = await logged_in(client, uid_on("area-1", "calm"))
             first = eventually(master)
             assert first is not None
-            os.kill(first, signal.SIGKILL)
-            for _ in range(50):
-                assert (await client.request("area.test.echo"))["pid"] == pid
-            assert eventually(lambda: (again := master()) and again != first, 20)
-            assert eventually(lambda: "the master is back; it found" in fragile.stderr(), 20)
+            async with Load([client], "area.test.echo") as load:
+                await load.answered()
+                os.kill(first, signal.SIGKILL)
+                back = "the master is back; it found"
+                assert await asyncio.to_thread(eventually, lambda: (again := master()) and again != first, 20)
+                assert await asyncio.to_thread(eventually, lambda: back in fragile.stderr(), 20)
+                await load.answered(100)
+            assert set(load.codes) == {200}
             # It does its work: a server that dies now comes back, under a greater incarnation that others accept.
             os.kill(pid, signal.SIGKILL)
             assert await serves_again(client, 20) != pid

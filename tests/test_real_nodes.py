@@ -4,6 +4,7 @@ One cluster for all of them, which they break one after the other.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from load import Load
 from nodes import Cluster
 from pomelo_client import PomeloClient
 from running import RunningGame
@@ -80,10 +82,25 @@ def test_the_files_are_still_there_for_a_server_that_dies_when_the_command_has_e
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["all of it", "its raylet, and the master"])
-def test_the_servers_of_a_lost_node_serve_on_another_and_clients_find_them_through_the_gate(
+def test_the_servers_of_a_lost_node_serve_on_another_and_every_request_of_other_clients_is_answered(
     travelling: Travelling, number: int
 ) -> None:
     async def scenario() -> None:
+        # Of each connector that stays, one client to each of the chat servers.
+        nodes, urls = await travelling.everywhere(), await travelling.connectors()
+        stay = [urls[server_id] for server_id in CONNECTORS if nodes[server_id] is not travelling.others[number]]
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(PomeloClient(url)) for url in stay for _ in CHATS]
+            for n, client in enumerate(clients):
+                await client.request("connector.entry.login", {"uid": uid_of(CHATS[n % len(CHATS)])})
+            async with Load(clients, "chat.room.say", {"text": "on"}) as load:
+                await load.answered()
+                await lose_one()
+                await load.answered(100)
+        assert set(load.codes) == {200, 503}
+        print(f"answered: {dict(load.codes)}")
+
+    async def lose_one() -> None:
         lost = travelling.others[number]
         took = [server_id for server_id, node in (await travelling.everywhere()).items() if node is lost]
         assert took

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import websockets
 from conftest import GAME
+from load import Load
 from pomelo_client import Closed, PomeloClient
 from running import RunningGame
 from waiting import eventually
 
 from actors.discovery import addresses_in
+from handlers import rendezvous
 
 pytestmark = pytest.mark.real
 PUMMELO = str(Path(sys.executable).with_name("pummelo"))
@@ -63,6 +65,11 @@ async def ran(operated: Operated, *arguments: str) -> list[str]:
     out, _ = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0
     return out.decode().splitlines()
+
+
+def uid_on(server_id: str, areas: tuple[str, ...]) -> str:
+    """Return a uid whose requests go to one of the area servers."""
+    return next(uid for number in range(1000) if rendezvous(uid := f"napper-{number}", areas) == server_id)
 
 
 async def logged_in(url: str, uid: str) -> PomeloClient:
@@ -329,6 +336,71 @@ def test_a_master_killed_in_a_rolling_restart_finishes_that_server_and_knows_all
     assert operated.servers()["area-2"]["incarnation"] == before["area-2"]
     operated.run("remove", added)
     assert added not in operated.servers()
+
+
+def test_of_two_operations_at_once_one_is_done_and_the_other_told_of_it(operated: Operated) -> None:
+    async def scenario() -> None:
+        restarts = [
+            await asyncio.create_subprocess_exec(
+                *operated.command("restart", "area"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for _ in range(2)
+        ]
+        said = [await asyncio.wait_for(restart.communicate(), 120) for restart in restarts]
+        done, refused = sorted(range(2), key=lambda n: restarts[n].returncode or 0)
+        assert [restarts[done].returncode, restarts[refused].returncode] == [0, 1]
+        assert [line.split()[:2] for line in said[done][0].decode().splitlines()] == [
+            ["area-1", "restarted"],
+            ["area-2", "restarted"],
+        ]
+        assert said[refused][1].decode() == "pummelo: another operation is under way: restart area\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_killed_while_it_is_restarted_drained_or_removed_ends_as_was_wanted(
+    operated: Operated,
+) -> None:
+    added = operated.run("add", "area").split()[0]
+    both = ("area-1", added)
+
+    async def killed_in(load: Load, napping: PomeloClient, *operation: str) -> str:
+        """Kill the operation's server when the operation has begun, and waits for what runs there."""
+        mark = len(operated.game.stderr())
+        before = (await asyncio.to_thread(operated.servers))[operation[1]]
+        nap = await napping.send_request("area.test.nap", {"number": 1, "seconds": 60})
+        await napping.request("area.test.echo")
+        command = asyncio.create_task(ran(operated, *operation))
+        begun = f"operation: {' '.join(operation)}"
+        await asyncio.to_thread(eventually, lambda: begun in operated.game.stderr()[mark:], 60)
+        os.kill(before["pid"], signal.SIGKILL)
+        assert (await asyncio.wait_for(nap, 5))["code"] == 503
+        (line,) = await command
+        await load.answered(10)
+        return line
+
+    async def scenario() -> None:
+        url = operated.game.urls["connector-1"]
+        clients = [await logged_in(url, f"loader-{number}") for number in range(6)]
+        napping = [await logged_in(url, uid_on(server_id, ("area-1", "area-2", added))) for server_id in both]
+        async with Load(clients, "area.test.echo") as load:
+            line = await killed_in(load, napping[0], "restart", "area-1")
+            assert line.startswith("area-1 restarted in ")
+            line = await killed_in(load, napping[1], "drain", added)
+            assert line.startswith(f"{added} drained in ")
+            await asyncio.to_thread(eventually, lambda: operated.servers()[added]["state"] == "draining", 60)
+            assert (await napping[1].request("area.test.echo"))["server"] != added
+            await ran(operated, "restart", added)
+            line = await killed_in(load, napping[1], "remove", added)
+            assert line.startswith(f"{added} removed in ")
+        assert set(load.codes) <= {200, 503}
+        for client in (*clients, *napping):
+            await client.close()
+
+    asyncio.run(scenario())
+    servers = operated.servers()
+    assert added not in servers
+    assert {server["state"] for server in servers.values()} == {"serving"}
 
 
 def test_nothing_that_changes_the_cluster_can_be_reached_from_a_client_port(operated: Operated) -> None:
