@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 PAUSE, LONGEST = 0.3, 3.0
 """Seconds between looks, the first pause and the longest: the node's daemon tells Ray's head service of an exit some
 time after callers notice it."""
-PATIENCE = 60.0
-"""Seconds for Ray to tell. It notices the loss of a node after as many as its health checks take, 6 to 10 with those
-of cluster.yaml, and some 30 with Ray's own."""
+PATIENCE = 120.0
+"""Seconds for Ray to tell. It notices the loss of a node after as many as its health checks take: more than a minute
+with Ray's own settings, where the node is silent (docs/cluster.md)."""
 
 
 async def exit_of(worker: str, node_id: str) -> tuple[str, str]:
@@ -27,7 +27,7 @@ async def exit_of(worker: str, node_id: str) -> tuple[str, str]:
 
     ``node_id`` is Ray's of its node, whose own death is an exit too.
 
-    Takes up to 60 seconds. Ray has this in its table of workers, whose only public way in needs the dashboard.
+    Takes up to two minutes. Ray has this in its table of workers, whose only public way in needs the dashboard.
     """
     until = time.monotonic() + PATIENCE
     pause = PAUSE

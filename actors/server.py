@@ -18,7 +18,7 @@ from actors.metrics import RayMetrics
 from actors.parcel import unpacked
 from handlers.members import Member
 
-__all__ = ["BackendServer", "FrontendServer", "configure_logging"]
+__all__ = ["BackendServer", "FrontendServer", "LineFormat", "configure_logging"]
 
 
 ADVERTISE = "PUMMELO_ADVERTISE"
@@ -31,7 +31,7 @@ class _Server:
 
     def __init__(self, spec: ServerSpec, game: Game, master: Any) -> None:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
-        configure_logging(game.log_level)
+        configure_logging(game.log_level, spec.id)
         game, spec = unpacked(game, spec, Path.cwd())
         self._label = f"{spec.id} ({spec.type} of {game.name})"
         self._notes: Notes | None = None
@@ -154,11 +154,22 @@ def _end_process() -> None:
     os._exit(1)
 
 
-def configure_logging(level: str) -> None:
+class LineFormat(logging.Formatter):
+    """Log lines of which each begins with ``who``, the id of the server: the game's own lines too."""
+
+    def __init__(self, who: str = "") -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self._begin = f"{who}: " if who else ""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line without what follows it, a traceback."""
+        if not record.message.startswith(self._begin):
+            record.message = self._begin + record.message
+        return super().formatMessage(record)
+
+
+def configure_logging(level: str, who: str = "") -> None:
     """Send this process's log to its standard error, which Ray keeps in the actor's log and shows to the driver."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormat(who))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,5 +1,6 @@
 """What the tool commands print, and how they find the game that is meant."""
 
+import logging
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from actors.cluster import ClusterError
 from actors.discovery import _chosen, addresses_in
 from actors.ends import KEPT_ENDS, End, Ends, reason_of
 from actors.routes import describe_routes
+from actors.server import LineFormat
 from actors.tables import inspection_text, routes_text, servers_table
 from handlers import App, Server
 
@@ -86,6 +88,16 @@ def test_an_inspection_shows_each_list_as_a_table() -> None:
     assert "room  2        connector-1: 2" in text
     assert "killed" in text
     assert "sessions" not in text
+
+
+def test_each_line_of_a_servers_log_begins_with_its_id_once() -> None:
+    def line(who: str, message: str, *arguments: object) -> str:
+        record = logging.LogRecord("app", logging.INFO, "app.py", 1, message, arguments, None)
+        return LineFormat(who).format(record).partition(" app: ")[2]
+
+    assert line("chat-1", "%s: serving", "chat-1") == "chat-1: serving"
+    assert line("chat-1", "a game says %d", 5) == "chat-1: a game says 5"
+    assert line("", "chat-1: died") == "chat-1: died"
 
 
 def test_the_last_ends_of_a_server_are_kept_and_a_better_reason_replaces_the_first() -> None:
