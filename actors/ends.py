@@ -46,6 +46,12 @@ class Ends:
                 return True
         return False
 
+    def forget(self, server_id: str, incarnation: int) -> None:
+        """Take back the end of a life that turns out to go on."""
+        ends = self._ends.get(server_id)
+        if ends and ends[-1].incarnation == incarnation and not ends[-1].planned:
+            ends.pop()
+
     def of(self, server_id: str) -> list[dict[str, Any]]:
         """Return a server's ends as operators are shown them."""
         return [asdict(end) for end in self._ends.get(server_id, ())]

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
+from actors.membership import MASTER
 from actors.placement import Node, place, too_large
 from actors.server import BackendServer, FrontendServer
 from handlers.life import BEFORE_STOP
@@ -76,7 +77,12 @@ class Actors:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=True)
         actor = FrontendServer if spec.frontend else BackendServer
         own = ray.get_runtime_context().current_actor
-        self.handles[spec.id] = ray.remote(actor).options(**options).remote(spec, game, own)
+        try:
+            self.handles[spec.id] = ray.remote(actor).options(**options).remote(spec, game, own)
+        except ValueError:
+            # The name is another actor's, which nobody here knows: the next attempt has it.
+            self._kill_named(spec.id)
+            raise
 
     def named(self) -> list[str]:
         """Return the names of the game's actors, as Ray has them."""
@@ -124,15 +130,24 @@ class Actors:
 
     async def kill(self, server_id: str) -> None:
         """End a server's process for good, and return when its name is free."""
-        handle = self.handles.pop(server_id, None)
+        self.handles.pop(server_id, None)
         self._chosen.pop(server_id, None)
-        if handle is not None:
-            with contextlib.suppress(RayActorError):
-                ray.kill(handle, no_restart=True)
         async with asyncio.timeout(NAME):
             # Ray tells nobody when a name is free; it is after some milliseconds.
-            while server_id in await asyncio.to_thread(self.named):  # noqa: ASYNC110
+            while server_id in await asyncio.to_thread(self.named):
+                await asyncio.to_thread(self._kill_named, server_id)
                 await asyncio.sleep(0.01)
+
+    def kill_all(self) -> None:
+        """End the process of every actor of the game but this one, for good. Blocks."""
+        for name in self.named():
+            if name != MASTER:
+                self._kill_named(name)
+
+    def _kill_named(self, server_id: str) -> None:
+        """End whatever actor has a server's name; there may be none any more."""
+        with contextlib.suppress(ValueError, RayActorError):
+            ray.kill(ray.get_actor(server_id, self._namespace), no_restart=True)
 
 
 def kill_own() -> None:

@@ -112,6 +112,8 @@ class Master:
 
     async def _end_later(self) -> None:
         await asyncio.sleep(LAST)
+        # A thread may have made one that was not known above.
+        await asyncio.to_thread(self._actors.kill_all)
         kill_own()
 
     async def ended(self) -> None:
@@ -163,7 +165,7 @@ class Master:
         return await self._described(server_id, "inspect") | {"ends": self._ends.of(server_id)}
 
     async def _described(self, server_id: str, method: str) -> dict[str, Any]:
-        spec = self._membership.spec(server_id)
+        spec, dead = self._membership.spec(server_id), self._membership.dead(server_id)
         described: dict[str, Any] = {"id": server_id, "type": spec.type, "frontend": spec.frontend}
         described["node"] = self._membership.place(server_id).node
         try:
@@ -171,7 +173,7 @@ class Master:
         except TimeoutError:
             described["state"] = "unresponsive"
         except (RayError, KeyError):
-            described["state"] = "dead" if self._membership.dead(server_id) else "starting"
+            described["state"] = "dead" if dead else "starting"
         latest = self._ends.of(server_id)[-1:]
         return described | {"last_end": latest[0] if latest else None}
 
@@ -195,13 +197,13 @@ class Master:
         self._supervisor.note_successor(server_id, place)
         return self._membership.register(server_id, place), dict(self._actors.handles)
 
-    async def booted(self, member: Member) -> bool:
+    async def booted(self, member: Member, place: Place) -> bool:
         """Take in a server that booted, and tell the others once the game is open; returns whether it is."""
         await self._known.wait()
-        if not self._supervisor.note_booted(member):
+        if not self._supervisor.note_booted(member, place):
             return False
         if self._membership.serving:
-            await self._supervisor.announce(member.id)
+            self._supervisor.publish()
             self._supervisor.drain_again(member.id)
         return self._membership.serving
 
@@ -223,7 +225,10 @@ class Master:
         if self._operations.unfinished:
             self._run(self._operations.resume(RATE))
         elif (server_id := self._supervisor.revival.due()) is not None:
-            self._run(self._operations.remake(server_id))
+            if server_id in self._membership:
+                self._run(self._operations.remake(server_id))
+            else:
+                self._supervisor.revival.forget(server_id)
 
     async def _recover(self) -> None:
         """Find the servers that live, after this actor was restarted, and bring to an end what was under way."""
@@ -231,9 +236,9 @@ class Master:
         notes = _latest(reports)
         self._take_up(found, reports, notes)
         try:
-            if notes is not None:
-                await self._make_missing(found)
             self._run(self._supervisor.tend())
+            # What was changed last nobody may have been told.
+            self._supervisor.publish()
             await self._operations.resume(RATE)
         except OperationError as error:
             logger.error("not everything that was under way could be continued: %s", error)
@@ -284,18 +289,10 @@ class Master:
         for server_id in found:
             if server_id in self._membership:
                 self._supervisor.watch(server_id)
-
-    async def _make_missing(self, found: list[str]) -> None:
-        """Make the servers that were ended to be made anew, where the master died in between.
-
-        Nobody is told of a view in which one that lives may be missing: those who boot or die later change it.
-        """
-        for server_id in [spec.id for spec in self._membership.specs() if spec.id not in found]:
-            try:
-                if (spec := self._operations.next_life(server_id)) is not None:
-                    await self._supervisor.start_untold(spec, self._operations.game)
-            except Exception:
-                logger.exception("%s: it is not there, and could not be started; it is tried again", server_id)
+        for spec in self._membership.specs() if notes is not None else ():
+            if spec.id not in found:
+                # It was ended to be made anew, and the master died in between.
+                self._supervisor.revival.gone(spec.id)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)

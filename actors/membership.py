@@ -143,6 +143,7 @@ class Membership:
         if spec.port != record.spec.port:
             record.port = 0
         record.spec = spec
+        self.lost(spec.id)
         if record.plan.purpose == RESTART:
             record.plan = replace(record.plan, before=record.incarnation)
 
@@ -180,12 +181,18 @@ class Membership:
             restarted=record.booted or self.recovered,
         )
 
-    def booted(self, member: Member) -> bool:
-        """Take in a server that is ready to be spoken to; returns False when a later life of it has registered."""
+    def booted(self, member: Member, place: Place | None = None) -> bool:
+        """Take in a server that is ready to be spoken to, and where it runs.
+
+        Returns False when a later life of it has registered, or it was ended to have one.
+        """
         record = self._records.get(member.id)
         if record is None or member.incarnation < record.incarnation:
             return False
+        if record.plan.before is not None and member.incarnation <= record.plan.before:
+            return False
         record.incarnation = member.incarnation
+        record.place = place or record.place
         record.member = member
         record.port = member.port
         record.lost_at = None
@@ -331,5 +338,4 @@ class Membership:
             if report.spec.id not in self._records:
                 self.add(report.spec)
             if report.member is not None:
-                self._records[report.spec.id].place = report.place
-                self.booted(report.member)
+                self.booted(report.member, report.place)

@@ -76,6 +76,8 @@ class Operations:
         self.game = game
         self.running = ""
         """What is being done, "" for nothing."""
+        self._own: asyncio.Event | None = None
+        """Set when what is being done is over, where no operator asked for it."""
         self._membership = membership
         self._fleet = fleet
 
@@ -136,7 +138,7 @@ class Operations:
         """
         purposes = {spec.id: self._membership.purpose(spec.id) for spec in self._membership.specs()}
         failures: list[str] = []
-        async with self._alone("what was begun and not finished"):
+        async with self._alone("what was begun and not finished", own=True):
             for server_id, purpose in purposes.items():
                 try:
                     await self._continued(server_id, purpose, rate)
@@ -155,12 +157,18 @@ class Operations:
         return not self.running and any(purpose(server_id) in (RESTART, REMOVE) for server_id in living)
 
     async def remake(self, server_id: str) -> None:
-        """Make a server again whose actor is no more, or could not be created. Raises OperationError."""
-        async with self._alone(f"make {server_id} again"):
-            if server_id in self._membership and server_id not in self._membership.living():
-                spec = self.next_life(server_id)
-                if spec is not None:
-                    await self._fleet.start(spec, self.game)
+        """Make a server again whose actor is no more, or could not be created or ended. Raises OperationError.
+
+        One that was to go goes.
+        """
+        async with self._alone(f"make {server_id} again", own=True):
+            if server_id not in self._membership or server_id in self._membership.living():
+                return
+            spec = self._next_life(server_id)
+            if spec is not None:
+                await self._fleet.start(spec, self.game)
+            else:
+                await self._gone(server_id)
 
     async def _continued(self, server_id: str, purpose: str, rate: float) -> None:
         living = server_id in self._membership.living()
@@ -185,7 +193,7 @@ class Operations:
             raise
         return spec
 
-    def next_life(self, server_id: str) -> ServerSpec | None:
+    def _next_life(self, server_id: str) -> ServerSpec | None:
         """Return the definition with which a server that is not there is made, None for one that was to go.
 
         One that was to restart has that of the game's latest definition from then on. Raises OperationError where
@@ -267,6 +275,9 @@ class Operations:
 
     async def _removed(self, server_id: str, rate: float) -> None:
         await self._drained(server_id, REMOVE, rate, LEAVE)
+        await self._gone(server_id)
+
+    async def _gone(self, server_id: str) -> None:
         await self._fleet.end(server_id, "removed by an operator")
         self._membership.remove(server_id)
         await self._fleet.tell()
@@ -287,12 +298,17 @@ class Operations:
     # -- what is refused
 
     @asynccontextmanager
-    async def _alone(self, what: str) -> AsyncIterator[None]:
+    async def _alone(self, what: str, *, own: bool = False) -> AsyncIterator[None]:
+        """Have nothing else be done meanwhile. What nobody asked for (``own``) is waited for, all else is refused."""
+        while self._own is not None:
+            await self._own.wait()
         if self.running:
             raise OperationError(f"another operation is under way: {self.running}")
         if not self._membership.serving:
             raise OperationError("the game is still starting")
         self.running = what
+        ended = asyncio.Event()
+        self._own = ended if own else None
         logger.info("operation: %s", what)
         try:
             yield
@@ -307,6 +323,8 @@ class Operations:
             raise OperationError(f"{what}: {_why(error)}") from error
         finally:
             self.running = ""
+            self._own = None
+            ended.set()
 
     async def _refuse_too_large(self, specs: Iterable[ServerSpec]) -> None:
         if refused := await self._fleet.too_large(specs):

@@ -88,6 +88,9 @@ class _Server:
         """Return when the server has stopped on purpose; while the call is under way the process lives."""
         await self._host.ended()
 
+    async def ping(self) -> None:
+        """Return at once, which a server whose loop stands still does not; for the master."""
+
     async def report(self) -> Report:
         """Return the server as others should know it, and the master's notes; for a restarted master."""
         return Report(member=self._host.report(), spec=self._host.spec, place=_place(), notes=self._notes)
@@ -125,7 +128,7 @@ class _RayMaster:
         return registration  # type: ignore[no-any-return]
 
     async def booted(self, member: Member) -> bool:
-        return bool(await self._try("booted", member))
+        return bool(await self._try("booted", member, _place()))
 
     async def failed(self, server_id: str, reason: str) -> None:
         await self._try("failed", server_id, reason)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
@@ -26,6 +26,9 @@ LOOK = 0.3
 """Seconds between looks at a server that died."""
 TEND = 1.0
 """Seconds between looks at the table of servers."""
+LISTEN, SILENT = 2.0, 3
+"""Seconds between questions whether servers are there, and how often in turn one does not answer, for 5 s each time,
+until it is taken for dead."""
 DRAIN_SPARE = 60.0
 """Seconds that a drain may take beside sending the clients away at the rate."""
 
@@ -59,8 +62,8 @@ class Supervisor:
         self._settle = settle
         self._changed = asyncio.Event()
         self._starting: dict[str, asyncio.Event] = {}
-        self._untold: set[str] = set()
-        """Servers whose actors the others do not know yet."""
+        self._silent: dict[str, int] = {}
+        """How often in turn servers did not answer."""
         self._watches: dict[str, asyncio.Task[Any]] = {}
 
     # -- the table
@@ -105,10 +108,12 @@ class Supervisor:
 
     # -- lives
 
-    def note_booted(self, member: Member) -> bool:
+    def note_booted(self, member: Member, place: Place) -> bool:
         """Take in a server that booted; returns False when a later life of it has registered."""
-        if not self._membership.booted(member):
+        if not self._membership.booted(member, place):
             return False
+        # It may have been taken for dead when a connection broke.
+        self._ends.forget(member.id, member.incarnation)
         self.failed.pop(member.id, None)
         self.revival.forget(member.id)
         logger.info("%s: booted as incarnation %d", member.id, member.incarnation)
@@ -163,7 +168,8 @@ class Supervisor:
                 return
             except RayError as error:
                 self._died(server_id, one_line(error))
-                if isinstance(error, ActorDiedError) and await asyncio.to_thread(self._actors.given_up, server_id):
+                coming = isinstance(error, ActorUnavailableError)
+                if not coming and await asyncio.to_thread(self._actors.given_up, server_id):
                     self._given_up(server_id, one_line(error))
                     return
             await asyncio.sleep(LOOK)
@@ -207,26 +213,59 @@ class Supervisor:
             self.publish()
 
     async def tend(self) -> None:
-        """Take their place from the dead, and look for those that did not answer; for ever."""
+        """Take their place from the dead, notice who stands still, and look for those who did not answer; for ever."""
+        self._spawn(self._listen())
         while True:
             await asyncio.sleep(TEND)
-            if gone := self._membership.expire():
-                logger.warning("%s: gone; users go to others", ", ".join(gone))
-                self.publish()
-            if self._membership.serving:
-                await self._find_missing()
-                self._settle()
+            try:
+                await self._look_after()
+            except Exception:
+                logger.exception("looking after the servers failed; it is tried again")
+
+    async def _look_after(self) -> None:
+        if gone := self._membership.expire():
+            logger.warning("%s: gone; users go to others", ", ".join(gone))
+            self.publish()
+        if self._membership.serving:
+            await self._find_missing()
+            self._settle()
 
     async def _find_missing(self) -> None:
         missing = [i for i in self._membership.missing() if i in self._actors.handles]
         reports = await asyncio.gather(*(self.report(server_id) for server_id in missing))
-        members = [report.member for report in reports if report is not None and report.member is not None]
-        # Each is asked, for another may have booted meanwhile, and a later life of the same too.
-        found = [member for member in members if member.id in self._membership.missing() and self.note_booted(member)]
+        found: list[str] = []
+        for report in reports:
+            # Each is asked, for another may have booted meanwhile, and a later life of the same too.
+            member = report.member if report is not None and report.spec.id in self._membership.missing() else None
+            if report is not None and member is not None and self.note_booted(member, report.place):
+                found.append(member.id)
         if found:
             self.publish()
-        for member in found:
-            self.drain_again(member.id)
+        for server_id in found:
+            self.drain_again(server_id)
+
+    async def _listen(self) -> None:
+        """Take those for dead whose process is there and does not answer; for ever. They may answer again."""
+        while True:
+            await asyncio.sleep(LISTEN)
+            living = self._membership.living()
+            answers = await asyncio.gather(*(self._answers(server_id) for server_id in living))
+            silent = {server_id for server_id, answer in zip(living, answers, strict=True) if not answer}
+            self._silent = {i: self._silent.get(i, 0) + 1 for i in silent.intersection(self._membership.living())}
+            for server_id, times in self._silent.items():
+                if times == SILENT:
+                    logger.error("%s: does not answer; if it goes on so, users go to others", server_id)
+                    self._membership.lost(server_id)
+
+    async def _answers(self, server_id: str) -> bool:
+        """Tell whether a server does anything at all; one that has died does not count here, others notice that."""
+        try:
+            await self._actors.ask(server_id, "ping")
+        except TimeoutError:
+            return False
+        except (RayError, KeyError) as error:
+            logger.debug("%s: not asked whether it is there: %s", server_id, one_line(error))
+        return True
 
     def drain_again(self, server_id: str) -> None:
         """Drain a server that is there again, if it is to be drained: an accident does not undo what is wanted."""
@@ -279,10 +318,16 @@ class Supervisor:
         self.revival.forget(server_id)
         if server_id in self._membership.living():
             await self._actors.stop(server_id)
-        self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
+            # Of one that was dead before it is known, or found out, why.
+            self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
         # Before its handle is taken away: nobody is to ask it any more.
         self._membership.lost(server_id)
-        await self._actors.kill(server_id)
+        try:
+            await self._actors.kill(server_id)
+        except Exception:
+            # It is nobody's now, and comes to the end that is wanted by being made anew, or removed.
+            self.revival.gone(server_id)
+            raise
         logger.info("%s: ended: %s", server_id, reason)
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
@@ -296,19 +341,6 @@ class Supervisor:
             told.set()
             if self._starting.get(spec.id) is told:
                 del self._starting[spec.id]
-
-    async def start_untold(self, spec: ServerSpec, game: Game) -> None:
-        """Create a server's actor and watch it; the others are told of it with the table in which it has booted."""
-        self._untold.add(spec.id)
-        await self._create(spec, game)
-
-    async def announce(self, server_id: str) -> None:
-        """Tell the others of a server that has booted; waits for them where they did not know its actor."""
-        if server_id in self._untold:
-            self._untold.discard(server_id)
-            await self.tell()
-        else:
-            self.publish()
 
     async def _create(self, spec: ServerSpec, game: Game) -> None:
         try:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RuntimeEnvSetupError
 
 import actors.master
+import actors.membership
 import actors.revival
 import actors.supervisor
 from actors.config import Game, ServerSpec
 from actors.fleet import Actors
 from actors.master import Master
 from actors.membership import REMOVE, RESTART, Membership, Notes, Place, Plan, Report
+from actors.operations import OperationError
 from actors.placement import CannotPlace
 from handlers.members import DRAINING, RESTARTING, SERVING, Member
 
@@ -44,11 +46,11 @@ class Life:
         self.ended = self
         self.failure: Exception | None = None
         """What calls that stay under way fail with; None while it lives."""
-        self._watches: list[asyncio.Future[None]] = []
+        self.watches: list[asyncio.Future[None]] = []
 
     def remote(self) -> asyncio.Future[None]:
         watch: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watches.append(watch)
+        self.watches.append(watch)
         if self.failure is not None:
             watch.set_exception(self.failure)
         return watch
@@ -56,7 +58,7 @@ class Life:
     def die(self, failure: Exception) -> None:
         """Have the calls that are under way, and all further ones, fail."""
         self.failure = failure
-        for watch in self._watches:
+        for watch in self.watches:
             if not watch.done():
                 watch.set_exception(failure)
 
@@ -145,6 +147,7 @@ class Stage:
         monkeypatch.setattr(actors.master, "Actors", lambda namespace: self.actors)
         monkeypatch.setattr(actors.supervisor, "exit_of", self.exit_of)
         monkeypatch.setattr(actors.supervisor, "TEND", 0.01)
+        monkeypatch.setattr(actors.supervisor, "LISTEN", 0.01)
         monkeypatch.setattr(actors.revival, "PAUSE", 0.01)
         self.exits: dict[tuple[str, str], tuple[str, str]] = {}
         """What Ray tells of the processes of worker and node, as deaths.exit_of returns it."""
@@ -175,7 +178,7 @@ async def boot(master: Master, local: LocalActors, server_id: str, place: Place 
         id=server_id, type=spec.type, incarnation=registration.incarnation, frontend=spec.frontend, port=spec.port
     )
     life.member = member
-    await master.booted(member)
+    await master.booted(member, place)
     return member
 
 
@@ -231,8 +234,9 @@ def test_a_stop_ends_all_processes_while_a_further_one_is_being_made(monkeypatch
 # -- deaths
 
 
+@pytest.mark.parametrize("error", [ActorDiedError(), RuntimeEnvSetupError("no such package")], ids=["died", "files"])
 def test_a_server_whose_actor_ray_has_given_up_is_made_anew_with_growing_pauses_until_it_boots(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: RayError
 ) -> None:
     async def scenario() -> None:
         stage = Stage(monkeypatch)
@@ -241,7 +245,7 @@ def test_a_server_whose_actor_ray_has_given_up_is_made_anew_with_growing_pauses_
         for _ in range(3):
             life = stage.actors.handles["chat-1"]
             stage.actors.lost.add("chat-1")
-            life.die(ActorDiedError())
+            life.die(error)
             made = stage.actors.steps.count("create chat-1")
             await until(partial(stage.actors.made_more_than, "chat-1", made))
             stage.actors.lost.clear()
@@ -299,16 +303,84 @@ def test_a_boot_that_is_tried_again_in_the_same_process_is_no_end_of_a_life(monk
     asyncio.run(scenario())
 
 
-def test_an_end_on_purpose_stays_one_whatever_ray_tells_of_the_process_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_dead_before_it_was_ended_keeps_the_reason_of_its_death(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scenario() -> None:
         stage = Stage(monkeypatch)
-        stage.exits["w", "i"] = ("SYSTEM_ERROR", "connection error code 2")
+        stage.exits["w", "i"] = ("NODE_DIED", "Ray has lost 127.0.0.3")
         master = await stage.running()
         stage.actors.handles["chat-1"].die(ActorUnavailableError("restarting", None))
         await until(lambda: master._ends.of("chat-1"))
-        await master._supervisor.end("chat-1", "removed by an operator")
-        await asyncio.sleep(0)
-        assert [end["reason"] for end in master._ends.of("chat-1")] == ["removed by an operator"]
+        for server_id in ("chat-1", "chat-2"):
+            await master._supervisor.end(server_id, "restarted by an operator")
+        await until(lambda: "its node died" in master._ends.of("chat-1")[0]["reason"])
+        assert [end["planned"] for end in master._ends.of("chat-1")] == [False]
+        assert [end["reason"] for end in master._ends.of("chat-2")] == ["restarted by an operator"]
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_was_taken_for_dead_and_lives_has_not_ended_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        life = stage.actors.handles["chat-1"]
+        life.die(ActorUnavailableError("the connection broke", None))
+        await until(lambda: master._ends.of("chat-1"))
+        life.failure = None
+        master._run(master._supervisor.tend())
+        await until(lambda: "chat-1" in master._membership.living())
+        assert master._ends.of("chat-1") == []
+        await until(lambda: life.failure is None and len(life.watches) > 1)
+        life.die(ActorUnavailableError("dead indeed", None))
+        await until(lambda: [end["reason"] for end in master._ends.of("chat-1")] != [])
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_whose_process_stands_still_loses_its_place_and_has_it_again_when_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        monkeypatch.setattr(actors.membership, "KEPT", -1.0)
+        stage.actors.silent.add("chat-1")
+        master._run(master._supervisor.tend())
+        await until(lambda: "chat-1" not in [member.id for member in master._membership.members()])
+        stage.actors.silent.clear()
+        await until(lambda: "chat-1" in master._membership.living())
+        await ended(master)
+
+    asyncio.run(scenario())
+    assert "chat-1: does not answer; if it goes on so, users go to others" in caplog.messages
+
+
+def test_a_server_that_cannot_be_ended_comes_to_the_end_that_was_wanted_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        failures = iter([TimeoutError(), TimeoutError()])
+
+        def fails_twice(server_id: str) -> None:
+            for failure in failures:
+                raise failure
+
+        stage.actors.killing = fails_twice
+        with pytest.raises(OperationError, match="chat-1 was ended and could not be started again"):
+            await master.restart(GAME, "chat-1", 10)
+        with pytest.raises(OperationError):
+            await master.remove("chat-2", 10, force=True)
+        master._run(master._supervisor.tend())
+        await until(lambda: "chat-2" not in master._membership)
+        await until(lambda: "chat-1" in stage.actors.handles)
+        await boot(master, stage.actors, "chat-1", Place("w2", "n", "i"))
+        assert master._membership.state("chat-1") == SERVING
         await ended(master)
 
     asyncio.run(scenario())
@@ -437,21 +509,21 @@ def test_operations_wait_until_what_an_earlier_master_began_has_come_to_its_end(
     asyncio.run(scenario())
 
 
-def test_a_server_that_is_missing_is_made_and_nobody_is_told_before_it_has_booted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_is_missing_is_made_and_every_table_has_all_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         stage = Stage(monkeypatch)
         left_by_an_earlier_one(stage, "chat-1", version=2**62)
         others = list(stage.actors.there.values())
         master = stage.master(restarted=True)
-        await master._recovered.wait()
-        assert "chat-1" in stage.actors.made
-        assert [other.told for other in others] == [[], []]
+        await until(lambda: "chat-1" in stage.actors.made)
         await boot(master, stage.actors, "chat-1")
         # Before the new life goes on: whom it greets has to know its actor.
-        assert [other.told[0] for other in others] == [["connector-1 serving", "chat-1 serving", "chat-2 serving"]] * 2
-        assert [other.versions for other in others] == [[2**62 + 1]] * 2
+        for other in others:
+            assert {tuple(told) for told in other.told} == {
+                ("connector-1 serving", "chat-1 serving", "chat-2 serving"),
+            }
+            assert other.versions[0] == 2**62 + 1
+            assert stage.actors.handles["chat-1"] is not None
         await ended(master)
 
     asyncio.run(scenario())
@@ -466,16 +538,16 @@ def test_a_missing_server_that_cannot_be_made_does_not_end_the_recovery(
         stage.actors.refused["chat-1"] = CannotPlace("num_cpus 64 is more than any node has (2)")
         master = stage.master(restarted=True)
         await master._recovered.wait()
+        await until(lambda: stage.actors.steps.count("create chat-1") > 1)
         assert list(stage.actors.made) == ["chat-2"]
         stage.actors.refused.clear()
-        restart = asyncio.create_task(master.restart(GAME, "chat-1", 10))
         await until(lambda: "chat-1" in stage.actors.made)
         await boot(master, stage.actors, "chat-1")
-        assert (await restart)[0].startswith("chat-1 restarted")
+        assert "chat-1" in master._membership.living()
         await ended(master)
 
     asyncio.run(scenario())
-    assert "chat-1: it is not there, and could not be started; it is tried again" in caplog.text
+    assert "num_cpus 64 is more than any node has (2)" in caplog.text
 
 
 def test_a_missing_server_begins_with_the_new_definition_if_it_was_to_restart_and_not_at_all_if_it_was_to_go(
@@ -487,7 +559,7 @@ def test_a_missing_server_begins_with_the_new_definition_if_it_was_to_restart_an
         plans = {"chat-1": Plan(RESTARTING, RESTART), "chat-2": Plan(DRAINING, REMOVE)}
         left_by_an_earlier_one(stage, "chat-1", "chat-2", game=game, plans=plans)
         master = stage.master(restarted=True)
-        await master._recovered.wait()
+        await until(lambda: stage.actors.made)
         assert {server_id: spec.weight for server_id, (spec, _) in stage.actors.made.items()} == {"chat-1": 7}
         assert "chat-2" not in master._membership
         await ended(master)

@@ -1,8 +1,8 @@
 """What the master decides about its servers."""
 
 from actors.config import ServerSpec
-from actors.membership import KEPT, Membership
-from handlers.members import Member
+from actors.membership import KEPT, RESTART, Membership
+from handlers.members import RESTARTING, SERVING, Member
 
 
 class Clock:
@@ -76,6 +76,17 @@ def test_a_server_that_comes_back_in_time_never_loses_its_place() -> None:
     boot(membership, "a-1")
     clock.now += 20
     assert membership.expire() == []
+
+
+def test_the_life_that_was_ended_for_the_next_one_is_not_taken_for_it() -> None:
+    membership = two(Clock())
+    member = boot(membership, "a-1")
+    membership.plan("a-1", RESTARTING, RESTART)
+    membership.renew(membership.spec("a-1"))
+    assert not membership.booted(member)
+    assert membership.living() == []
+    boot(membership, "a-1")
+    assert membership.state("a-1") == SERVING
 
 
 def test_a_life_that_boots_after_a_later_one_registered_is_not_taken_in() -> None:

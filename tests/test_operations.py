@@ -382,6 +382,24 @@ def test_one_operation_at_a_time_and_the_second_is_told_which_one_runs() -> None
     asyncio.run(scenario())
 
 
+def test_an_operation_waits_for_what_the_master_does_of_its_own_and_is_not_refused() -> None:
+    async def scenario() -> None:
+        setup = Setup()
+        setup.membership.plan("chat-1", RESTARTING, RESTART)
+        setup.fleet.gate.clear()
+        own = asyncio.create_task(setup.operations.resume(10))
+        await asyncio.sleep(0)
+        add = asyncio.create_task(setup.operations.add("chat", 1))
+        await asyncio.sleep(0)
+        assert not add.done()
+        setup.fleet.gate.set()
+        await own
+        await add
+        assert setup.fleet.steps[-3:] == ["tell all serve", "start chat-3", "tell all serve"]
+
+    asyncio.run(scenario())
+
+
 def test_nothing_can_be_done_to_a_game_that_is_still_starting() -> None:
     async def scenario() -> None:
         setup = Setup()
@@ -413,9 +431,7 @@ def test_a_server_that_dies_by_itself_while_it_is_restarted_is_not_taken_for_its
     asyncio.run(scenario())
 
 
-def test_a_server_that_is_no_more_is_made_again_from_the_latest_definition_but_not_one_that_is_there_or_was_to_go() -> (
-    None
-):
+def test_a_server_that_is_no_more_is_made_again_from_the_latest_definition_or_goes_if_it_was_to_go() -> None:
     async def scenario() -> None:
         setup = Setup()
         setup.membership.plan("chat-1", RESTARTING, RESTART)
@@ -425,8 +441,9 @@ def test_a_server_that_is_no_more_is_made_again_from_the_latest_definition_but_n
         setup.operations.game = replace(GAME, servers=tuple(replace(spec, weight=7) for spec in SPECS))
         for spec in SPECS:
             await setup.operations.remake(spec.id)
-        assert setup.fleet.steps == ["start chat-1"]
+        assert setup.fleet.steps == ["start chat-1", "end chat-2", "tell chat-1 restarting"]
         assert setup.membership.spec("chat-1").weight == 7
+        assert "chat-2" not in setup.membership
 
     asyncio.run(scenario())
 

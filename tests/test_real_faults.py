@@ -106,6 +106,33 @@ def test_a_stopped_backend_is_refused_within_six_seconds_and_well_again_when_it_
     asyncio.run(scenario())
 
 
+def test_users_of_a_backend_that_stands_still_for_long_go_to_another_and_back_when_it_goes_on(
+    fragile: RunningGame,
+) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["connector-1"]) as client:
+            pid = await logged_in(client, uid_on("area-1", "patient"))
+            assert (await client.request("area.room.join", {"room": "still"}))["present"]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                said = ("area-1: does not answer", "area-1: gone; users go to others")
+                for line in said:
+                    await asyncio.to_thread(eventually, lambda line=line: line in fragile.stderr(), 60)
+                assert await serves_again(client, 10) != pid
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            async with asyncio.timeout(20):
+                while await serves_again(client, 10) != pid:
+                    pass
+            # It had lost its place, and its channels their members with it.
+            assert await client.request("area.room.members", {"room": "still"}) == []
+            assert (await client.request("area.room.join", {"room": "still"}))["present"]
+            assert await client.request("area.room.say", {"room": "still", "text": "on"}) == {"failed": []}
+            assert (await client.pushed("onSaid"))["text"] == "on"
+
+    asyncio.run(scenario())
+
+
 async def refused_at(client: PomeloClient) -> float:
     """Ask concurrently until a request is refused; returns when."""
     async with asyncio.timeout(10):
