@@ -151,6 +151,11 @@ async def reads_nothing(_: int) -> None:
 
 @abuse
 async def silent(connections: int) -> None:
+    await crowd(connections, b"", again=False)
+
+
+@abuse
+async def silent_and_back_again(connections: int) -> None:
     await crowd(connections, b"")
 
 
@@ -199,11 +204,12 @@ async def invalid_utf_8(_: int) -> None:
     await repeatedly(0.005, request(1, body=b'{"body":"\xff\xfe"}'), request(1, b"chat.\xff.\xfe"))
 
 
-async def crowd(connections: int, first: bytes) -> None:
-    """Hold connections open, 50 new ones at a time; what the server closes is opened again."""
+async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
+    """Open so many connections, 50 new ones at a time; what the server closes is opened again, or is not."""
     held: list[Pair] = []
     while True:
-        held = [pair for pair in held if not pair[0].at_eof()]
+        if again:
+            held = [pair for pair in held if not pair[0].at_eof()]
         for index in range(min(50, connections - len(held))):
             # From many addresses, for each has ports for some ten thousand only.
             local = (f"127.0.0.{2 + (len(held) + index) % 200}", 0)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from test_gateway_kit import (
@@ -360,6 +360,22 @@ def test_strangers_over_the_limit_push_out_the_oldest_of_them_and_nobody_else(
         run(main(), loop)
     told = [record for record in caplog.records if record.getMessage().endswith(": crowded out")]
     assert [record.levelno for record in told] == [logging.DEBUG] * 3
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_as_many_clients_at_once_as_may_be_in_their_handshake_all_get_in(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(handshakes=300, heartbeat=None)) as served:
+            with ExitStack() as crowd:
+                for _ in range(300):  # without a turn of the loop in between
+                    someone = crowd.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+                    someone.sendall(UPGRADE + client_frame(HELLO) + client_frame(ACK))
+                await until(lambda: len(served.acceptor.clients) == 300)
+                assert served.listener.crowded_out == 0
+
+    run(main(), loop)
 
 
 def test_a_stranger_that_trickles_gets_no_further_and_makes_room() -> None:
