@@ -58,8 +58,9 @@ LISTENER: dict[str, Any] = {
     "message_size": int,
     "outgoing": int,
     "connections": int,
+    "handshakes": int,
 }
-LIMITS = ("heartbeat", "handshake_timeout", "message_size", "outgoing", "connections")
+LIMITS = ("heartbeat", "handshake_timeout", "message_size", "outgoing", "connections", "handshakes")
 NOT_OVER_UDP = ("dictionary", "origins", "tls", "trusted_proxies", "web")
 """A dictionary makes answers that are larger than strangers may be sent, see gateway/datagram.py."""
 SETTINGS = ("waiting", "single_session", "push_interval", "forward_timeout", "rate")

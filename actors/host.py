@@ -351,6 +351,7 @@ class Host:
             node,
             member,
             connections=lambda: len(edge.listener.clients) if edge is not None else 0,
+            crowded_out=lambda: edge.listener.crowded_out if edge is not None else 0,
             links=self._links.describe,
             sink=self._metrics,
         )

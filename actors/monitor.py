@@ -43,6 +43,7 @@ METRICS = (
     Metric("pummelo_request_seconds_sum", Kind.COUNTER, ("side",), "seconds that the answered requests took together"),
     Metric("pummelo_request_seconds_count", Kind.COUNTER, ("side",), "answered requests"),
     Metric("pummelo_pushes", Kind.COUNTER, (), "messages pushed to clients, counted for each client"),
+    Metric("pummelo_crowded_out", Kind.COUNTER, (), "connections dropped in their handshake, for newer ones"),
     Metric("pummelo_kicks", Kind.COUNTER, ("reason",), "clients kicked"),
     Metric("pummelo_link_queue_bytes", Kind.GAUGE, ("peer",), "bytes that wait for another server"),
     Metric("pummelo_link_calls", Kind.COUNTER, ("peer",), "actor calls made to another server"),
@@ -73,8 +74,9 @@ class Sink(Protocol):
 class Monitor:
     """Reads one server from start to stop, every ``INTERVAL`` seconds, and hands the readings to ``sink`` if any.
 
-    ``connections`` and ``links`` tell how many clients there are and what ``Links.describe`` does. What fails while it
-    is published is logged once, and does not touch the server.
+    ``connections`` tells how many clients there are, ``crowded_out`` how many had to make room in their handshake,
+    ``links`` what ``Links.describe`` does. What fails while it is published is logged once, and does not touch the
+    server.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class Monitor:
         member: Member,
         *,
         connections: Callable[[], int],
+        crowded_out: Callable[[], int],
         links: Callable[[], list[dict[str, Any]]],
         sink: Sink | None = None,
     ) -> None:
         self._node = node
         self._member = member
         self._connections = connections
+        self._crowded_out = crowded_out
         self._links = links
         self._sink = sink
         self._failed = False
@@ -135,6 +139,7 @@ class Monitor:
             sessions = self._node.frontend.sessions
             readings += [
                 Reading("pummelo_connections", self._connections()),
+                Reading("pummelo_crowded_out", self._crowded_out()),
                 Reading("pummelo_sessions", len(sessions)),
                 Reading("pummelo_logged_in", sessions.logged_in),
                 Reading("pummelo_pushes", meters.pushes),

@@ -6,7 +6,9 @@ Runs the game of benchmarks/servers.yaml on port 13110. Each kind is a process o
 the measured client. On a machine with few cores it still takes CPU from the servers, and the kernel's work for its
 connections is done there too. So in each round the client is measured three times, in turn: quiet; beside the same
 abuse of a third party, an asyncio listener that takes everything and says nothing; and with the abuse of the game. What
-the machine does by itself changes from second to second: the figures are medians of the rounds.
+the machine does by itself changes from second to second. Where it is a virtual one its host takes it away at times, and
+the p99 of such a second is two to four times that of others; so seconds in which more than 10 ms were stolen are left
+out, and counted. The p99 is of all requests of the others, of all rounds.
 
 Memory is the resident set of the connector, and what it grew by, in percent: at the end of the first abuse, after it,
 and by the last of the further ones.
@@ -16,10 +18,10 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,8 @@ ECHO = "chat.chatHandler.echo"
 BODY = b'{"body":"%s"}' % (b"x" * 64)
 GOOD_INTERVAL = 0.005
 """Seconds between the requests of the well-behaved client."""
+STOLEN_AT_MOST = 1
+"""Hundredths of a second in a second."""
 SETTLE = 8.0
 """Seconds for the servers to let go of what is gone; they hand free memory back every 5 s."""
 P99_AT_MOST, GROWTH_AT_MOST = 1.3, 5.0
@@ -151,6 +155,11 @@ async def reads_nothing(_: int) -> None:
 
 @abuse
 async def silent(connections: int) -> None:
+    await crowd(connections, b"", again=False)
+
+
+@abuse
+async def silent_and_back_again(connections: int) -> None:
     await crowd(connections, b"")
 
 
@@ -199,11 +208,12 @@ async def invalid_utf_8(_: int) -> None:
     await repeatedly(0.005, request(1, body=b'{"body":"\xff\xfe"}'), request(1, b"chat.\xff.\xfe"))
 
 
-async def crowd(connections: int, first: bytes) -> None:
-    """Hold connections open, 50 new ones at a time; what the server closes is opened again."""
+async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
+    """Open so many connections, 50 new ones at a time; what the server closes is opened again, or is not."""
     held: list[Pair] = []
     while True:
-        held = [pair for pair in held if not pair[0].at_eof()]
+        if again:
+            held = [pair for pair in held if not pair[0].at_eof()]
         for index in range(min(50, connections - len(held))):
             # From many addresses, for each has ports for some ten thousand only.
             local = (f"127.0.0.{2 + (len(held) + index) % 200}", 0)
@@ -217,24 +227,41 @@ async def crowd(connections: int, first: bytes) -> None:
 # -- what is measured
 
 
-async def latencies(seconds: float) -> list[float]:
-    """Return how long each request of a well-behaved client took, sorted; it never has two under way."""
-    taken = []
+async def latencies(seconds: int) -> list[list[float]]:
+    """Return how long each request of a well-behaved client took, for each second in which nothing was stolen.
+
+    It never has two under way.
+    """
+    kept = []
+    async with connected(HELLO, ACK) as pair:
+        for _ in range(seconds):
+            before = stolen()
+            taken = await requests_of_a_second(*pair)
+            if stolen() - before <= STOLEN_AT_MOST:
+                kept.append(taken)
+    return kept
+
+
+async def requests_of_a_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[float]:
+    taken: list[float] = []
     decoder = PackageDecoder(0xFFFFFF)
-    async with connected(HELLO, ACK) as (reader, writer):
-        number, end = 0, time.perf_counter() + seconds
-        while (start := time.perf_counter()) < end:
-            number += 1
-            writer.write(request(number))
-            answered = False
-            while not answered:
-                data = await asyncio.wait_for(reader.read(65536), 10)
-                if not data:
-                    raise ConnectionError("the well-behaved client was closed")
-                answered = any(kind is PackageType.DATA for kind, _ in decoder.feed(data))
-            taken.append(time.perf_counter() - start)
-            await asyncio.sleep(max(0.0, start + GOOD_INTERVAL - time.perf_counter()))
-    return sorted(taken)
+    end = time.perf_counter() + 1.0
+    while (start := time.perf_counter()) < end:
+        writer.write(request(1))
+        answered = False
+        while not answered:
+            data = await asyncio.wait_for(reader.read(65536), 10)
+            if not data:
+                raise ConnectionError("the well-behaved client was closed")
+            answered = any(kind is PackageType.DATA for kind, _ in decoder.feed(data))
+        taken.append(time.perf_counter() - start)
+        await asyncio.sleep(max(0.0, start + GOOD_INTERVAL - time.perf_counter()))
+    return taken
+
+
+def stolen() -> int:
+    """Return the hundredths of seconds that the host took from this machine since it began."""
+    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
 
 
 def memory(subject: Pummelo) -> int:
@@ -246,8 +273,10 @@ def memory(subject: Pummelo) -> int:
     raise RuntimeError("there is no process of the connector")
 
 
-def p99(sorted_values: list[float]) -> float:
-    return sorted_values[int(len(sorted_values) * 0.99)] * 1e3
+def p99(seconds: list[list[float]]) -> float:
+    """Return the p99 of all that was measured, in ms; not a number where every second was left out."""
+    values = sorted(taken for second in seconds for taken in second)
+    return values[int(len(values) * 0.99)] * 1e3 if values else math.nan
 
 
 @contextlib.contextmanager
@@ -290,25 +319,28 @@ def measure(subject: Pummelo, kind: str, options: argparse.Namespace) -> dict[st
 
     What the first run leaves is mostly what Python keeps of its peak; what the last adds is what leaks.
     """
-    quiet, third, abused, sizes = [], [], [], [memory(subject)]
+    quiet: list[list[float]] = []
+    third: list[list[float]] = []
+    abused: list[list[float]] = []
+    sizes = [memory(subject)]
     for _ in range(options.rounds):
-        quiet.append(p99(asyncio.run(latencies(options.seconds))))
+        quiet += asyncio.run(latencies(options.seconds))
         with beside("--third-party"), attacked(THIRD_PARTY, kind, options.connections):
-            third.append(p99(asyncio.run(latencies(options.seconds))))
+            third += asyncio.run(latencies(options.seconds))
         with attacked(subject.port, kind, options.connections):
-            abused.append(p99(asyncio.run(latencies(options.seconds))))
+            abused += asyncio.run(latencies(options.seconds))
             peak = memory(subject)
         sizes.append(memory(subject))
         if len(sizes) == 2:
             first_peak = peak
-    with_it = statistics.median(abused)
     return {
         "kind": kind,
-        "p99_quiet_ms": round(statistics.median(quiet), 3),
-        "p99_third_party_ms": round(statistics.median(third), 3),
-        "p99_ms": round(with_it, 3),
-        "ratio": round(with_it / statistics.median(quiet), 3),
-        "ratio_to_third_party": round(with_it / statistics.median(third), 3),
+        "p99_quiet_ms": round(p99(quiet), 3),
+        "p99_third_party_ms": round(p99(third), 3),
+        "p99_ms": round(p99(abused), 3),
+        "ratio": round(p99(abused) / p99(quiet), 3),
+        "ratio_to_third_party": round(p99(abused) / p99(third), 3),
+        "seconds_kept": f"{len(quiet)} {len(third)} {len(abused)}",
         "memory_mib": round(sizes[0] / 2**20, 1),
         "peak_percent": percent(first_peak, sizes[0]),
         "first_percent": percent(sizes[1], sizes[0]),
@@ -322,7 +354,7 @@ def percent(now: int, before: int) -> float:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, of which a round takes three")
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement, of which a round takes three")
     parser.add_argument("--rounds", type=int, default=3, help="of each kind, two at least")
     parser.add_argument("--connections", type=int, default=10_000, help="that say nothing")
     parser.add_argument("--only", nargs="+", default=[""], help="kinds whose name holds one of these")
@@ -342,6 +374,7 @@ COLUMNS = {
     "peak_percent": "peak %",
     "first_percent": "first %",
     "growth_percent": "again %",
+    "seconds_kept": "seconds",
 }
 
 
@@ -368,7 +401,8 @@ def main() -> int:
     missed = [
         result["kind"]
         for result in results
-        if float(result["ratio"]) > P99_AT_MOST or float(result["growth_percent"]) > GROWTH_AT_MOST
+        if not float(result["ratio"]) <= P99_AT_MOST
+        or max(float(result[key]) for key in ("first_percent", "growth_percent")) > GROWTH_AT_MOST
     ]
     print("missed: " + ", ".join(map(str, missed)) if missed else "all within bounds")
     return 1 if missed else 0

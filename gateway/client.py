@@ -190,6 +190,7 @@ class Client:
     def _open(self, greeting: bytes) -> None:
         if greeting:
             self._wire.send_package(greeting)
+        self._hub.lobby.leave(self._wire)
         self._wire.wake(self._connection.deadline)
         self._opened = True
         try:
@@ -199,6 +200,7 @@ class Client:
 
     def _shake_hands(self, request: HandshakeRequest) -> None:
         self.handshake = request
+        self._hub.lobby.advance(self._wire)
         try:
             reply = self._hub.acceptor.handshake(self, request)
             if not isinstance(reply, HandshakeReply):

@@ -2,11 +2,11 @@
 
 Theory of operation. Anybody can write anybody's address on a datagram, so a stranger costs nothing until it has sent a
 whole, readable handshake; anything else is dropped without an answer. From then on until its ack it is on probation:
-only so many may be at a time, and none is sent more than three times the bytes that it sent (as in RFC 9000 section
-8.1), so that nobody can have somebody else flooded from here. An answer that is larger than that, because the app's
-`user` is or a dictionary is in it, needs a handshake padded with blanks. pomelo's protocol has no token that would
-prove more. What is lost stays lost, as in pomelo: a client whose handshake was not answered begins anew from another
-port, or after the handshake timeout.
+it stands in the hub's lobby, where whoever came first makes room for newcomers, and is sent at most three times the
+bytes that it sent (as in RFC 9000 section 8.1), so that nobody can have somebody else flooded from here. An answer that
+is larger than that, because the app's `user` is or a dictionary is in it, needs a handshake padded with blanks.
+pomelo's protocol has no token that would prove more. What is lost stays lost, as in pomelo: a client whose handshake
+was not answered begins anew from another port, or after the handshake timeout.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds of silence that end a peer where no heartbeats are configured: nothing else tells that it is gone.
 IDLE_TIMEOUT = 60.0
-# Peers on probation at a time: what a flood of forged handshakes can take from the connections that are allowed.
-MAX_PROBATION = 1024
 # How many times the bytes of a peer on probation it may be sent, and what each datagram weighs besides (IPv4 and UDP).
 AMPLIFICATION = 3
 DATAGRAM_HEADER = 28
@@ -48,7 +46,6 @@ class UdpPort:
     def __init__(self) -> None:
         self.idle = IDLE_TIMEOUT
         self.peers: dict[_Address, Peer] = {}
-        self.probation: set[Peer] = set()
         self._socket: socket.socket | None = None
         self._hub: Hub
         self._buffer = bytearray()
@@ -93,7 +90,6 @@ class UdpPort:
 
     def forget(self, peer: Peer) -> None:
         """Keep nothing of a peer any more."""
-        self.probation.discard(peer)
         if self.peers.get(peer.address) is peer:
             del self.peers[peer.address]
         self._hub.leave(peer)
@@ -120,11 +116,10 @@ class UdpPort:
         hub = self._hub
         if not _is_handshake(data) or len(data) >= len(self._buffer) or address[0] in hub.denied:
             return
-        if hub.full or len(self.probation) >= MAX_PROBATION:
+        if hub.full and (hub.shut or not hub.make_room()):
             logger.debug("%s: refuse %s:%s: too many connections", hub.name, *address[:2])
             return
         peer = self.peers[address] = Peer(hub, self, address, now)
-        self.probation.add(peer)
         logger.debug("%s: open %s:%s", hub.name, *address[:2])
         peer.receive(data, now)
 
@@ -143,11 +138,12 @@ class Peer:
         self.client = Client(hub, self, (address[0], address[1]), now)
         hub.wires.add(self)
         hub.wheel.schedule(self, self.client.deadline)
+        hub.wait(self)
 
     def receive(self, data: bytes, now: float) -> None:
         """Take one datagram."""
         client = self.client
-        if self in self._port.probation:
+        if self in self._hub.lobby:
             self._credit += AMPLIFICATION * (len(data) + DATAGRAM_HEADER)
         if len(data) > self._hub.limits.message_size + HEADER_SIZE:
             client.end("message too large")
@@ -156,15 +152,13 @@ class Peer:
         else:
             client.heard(now)
             client.receive(data, now)
-            if client.state is State.WORKING:
-                self._port.probation.discard(self)
 
     def send_package(self, package: bytes) -> None:
         """Send one package; it is lost, with a warning, if it does not fit a datagram or is more than is allowed."""
         if len(package) > MAX_DATAGRAM:
             self._port.lose(package, self.address, "does not fit a datagram")
             return
-        if self.client.state is not State.WORKING and self in self._port.probation:
+        if self.client.state is not State.WORKING and self in self._hub.lobby:
             self._credit -= len(package) + DATAGRAM_HEADER
             if self._credit < 0:
                 self._port.lose(package, self.address, "more than a peer on probation may be sent")

@@ -40,9 +40,11 @@ class Door(Guest):
         peer = transport.get_extra_info("peername")
         if peer:  # empty if the peer is gone already
             self._address = (peer[0], peer[1])
-        if self._hub.crowded:
+        if not self._admit():
+            return
+        if self._hub.crowded and not self._hub.make_room():
             self._transport.abort()
-        elif self._admit():
+        else:
             self._stay()
             self._proxied = self._address[0] in self._hub.trusted
             if not self._proxied:
@@ -98,10 +100,10 @@ class Door(Guest):
             return
         data = bytes(self._head)
         if opening is Opening.HTTP:
-            self._hand_over(Exchange(self._hub, self._transport, self._address, self._accepted), data)
+            self._hand_over(Exchange, data)
         elif self._hub.full:
             logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._transport.abort()
         else:
-            self._hand_over(Stream(self._hub, self._transport, self._address, self._accepted), data)
+            self._hand_over(Stream, data)
             logger.debug("%s: open %s:%s", self._hub.name, *self._address)

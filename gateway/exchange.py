@@ -136,7 +136,7 @@ class Exchange(Guest):
             return
         self._transport.write(answer)
         logger.debug("%s: open %s:%s", self._hub.name, *self._address)
-        self._hand_over(WebSocket(self._hub, self._transport, self._address, self._accepted), rest)
+        self._hand_over(WebSocket, rest)
 
     def _health(self) -> bytes:
         try:
@@ -149,6 +149,7 @@ class Exchange(Guest):
         """Turn from reading to answering."""
         self._answering = True
         self._head.clear()
+        self._hub.lobby.leave(self)
         self._hub.answers += 1
         self._deadline = self._hub.clock() + ANSWER_TIMEOUT
         self._hub.wheel.schedule(self, self._deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 
 from gateway.hub import Hub
 
@@ -55,9 +56,12 @@ class Guest(asyncio.Protocol):
         """Count as a guest from now on."""
         self._hub.guests.add(self)
         self._hub.wheel.schedule(self, self._deadline)
+        self._hub.wait(self)
 
-    def _hand_over(self, protocol: asyncio.Protocol, data: bytes) -> None:
-        """Leave the connection to another protocol, which counts already, with what came so far."""
+    def _hand_over(self, kind: Callable[..., asyncio.Protocol], data: bytes) -> None:
+        """Leave the connection to a protocol of another kind, with what came so far."""
+        self._hub.lobby.leave(self)  # before the other enters: it is one connection
+        protocol = kind(self._hub, self._transport, self._address, self._accepted)
         self._hub.leave(self)
         self._transport.set_protocol(protocol)
         if data:

@@ -11,6 +11,7 @@ from gateway.acceptor import Acceptor
 from gateway.connection import Terms
 from gateway.dictionary import RouteDictionary
 from gateway.limits import Limits
+from gateway.lobby import Lobby
 from gateway.networks import Networks
 from gateway.outbox import Outbox
 from gateway.wheel import Timed, TimerWheel
@@ -24,6 +25,7 @@ __all__ = ["Entry", "Hub"]
 
 # Connections beyond the limit that may stand at the door at a time, to be answered 503 or with a health report.
 SPARE_CONNECTIONS = 64
+CROWDED_OUT = "crowded out"
 
 
 class Entry(Timed, Protocol):
@@ -37,7 +39,8 @@ class Hub:
     """One object for a whole listener, so that a connection holds one reference instead of ten.
 
     `guests` are TCP connections that have not said yet what they want, or that get an HTTP answer; `wires` are those of
-    clients until they are gone, and UDP peers; `clients` are those of them that are not closed. `idle` as for `Terms`.
+    clients until they are gone, and UDP peers; `clients` are those of them that are not closed. All whose handshake is
+    not finished, guests and wires, stand in the `lobby` too. `idle` as for `Terms`.
     Must be made on the running loop.
     """
 
@@ -71,6 +74,8 @@ class Hub:
         self.clients: set[Client] = set()
         self.guests: set[Guest] = set()
         self.wires: set[Entry] = set()
+        # More than there may be connections would let a crowd of strangers keep everybody out.
+        self.lobby: Lobby[Entry] = Lobby(min(limits.handshakes, limits.connections))
         #: Whether nobody may come in any more.
         self.shut = False
         self.hooks: set[asyncio.Task[Any]] = set()
@@ -93,9 +98,18 @@ class Hub:
         """Whether not even an HTTP answer is affordable."""
         return len(self.wires) + len(self.guests) >= self.limits.connections + SPARE_CONNECTIONS
 
+    def wait(self, entry: Entry) -> None:
+        """Count a connection among those whose handshake is not finished; drop another if they are too many."""
+        self._drop(self.lobby.enter(entry))
+
+    def make_room(self) -> bool:
+        """Drop the connection whose handshake has got no further for longest; return whether there is one."""
+        return self._drop(self.lobby.first_out())
+
     def leave(self, entry: Entry) -> None:
         """Forget a connection that is gone, or that has become something else."""
         self.wheel.cancel(entry)
+        self.lobby.leave(entry)
         self.guests.discard(entry)
         self.wires.discard(entry)
         if not self.guests:
@@ -116,3 +130,9 @@ class Hub:
         self._drained = self.loop.create_future()
         done, _ = await asyncio.wait((self._drained,), timeout=timeout)
         return bool(done)
+
+    def _drop(self, entry: Entry | None) -> bool:
+        if entry is None:
+            return False
+        entry.abort(CROWDED_OUT)
+        return True

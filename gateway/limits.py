@@ -33,9 +33,12 @@ class Limits:
     outgoing: int = 1 << 20
     #: Client connections at a time.
     connections: int = 20_000
+    #: Connections at a time whose handshake is not finished; for one more, the one that has got no further for longest
+    #: is dropped. As many as a server that comes back may find waiting in the kernel (gateway.port).
+    handshakes: int = 4096
 
     def __post_init__(self) -> None:
-        for name, least in (("message_size", 1), ("outgoing", 1), ("connections", 1)):
+        for name, least in (("message_size", 1), ("outgoing", 1), ("connections", 1), ("handshakes", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")

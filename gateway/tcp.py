@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 
 from gateway.client import Client
+from gateway.connection import State
 from gateway.frame import Frame
 from gateway.group import TURN, Batch
 from gateway.hub import Hub
@@ -55,6 +56,7 @@ class TcpWire(asyncio.Protocol, ABC):
         self.client = Client(hub, self, address, accepted, stream_wire=self)
         hub.wires.add(self)
         hub.wheel.schedule(self, self.client.deadline)
+        hub.wait(self)
 
     # asyncio's side.
 
@@ -146,7 +148,8 @@ class TcpWire(asyncio.Protocol, ABC):
 
     def abort(self, reason: str) -> None:
         """Drop the connection at once, with all that is queued."""
-        if not self._transport.is_closing():
+        # Strangers could fill a log.
+        if not self._transport.is_closing() and self.client.state >= State.WORKING:
             logger.info("%s: abort %s:%s: %s", self._hub.name, *self.client.address, reason)
         self._take_pending()
         self._transport.abort()

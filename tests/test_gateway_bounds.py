@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from test_gateway_kit import (
     ACK,
     HEARTBEAT,
     HELLO,
+    LOOPS,
     UPGRADE,
     Player,
+    Raw,
+    Served,
     client_frame,
     closing,
     data_request,
@@ -266,20 +271,137 @@ def test_connections_over_the_limit_are_answered_503_until_one_leaves() -> None:
     run(main())
 
 
-def test_a_crowd_at_the_door_is_dropped_at_once() -> None:
+@asynccontextmanager
+async def arrivals(served: Served, count: int, sent: bytes) -> AsyncIterator[list[Raw]]:
+    """So many strangers who came in one after the other and sent this."""
+    hub = served.listener._hub
+    assert hub is not None
+    before = len(hub.lobby) + served.listener.crowded_out
+    crowd = []
+    try:
+        for _ in range(count):
+            crowd.append(Raw(*await asyncio.open_connection("127.0.0.1", served.port)))
+            crowd[-1].send(sent)
+            await until(lambda: len(hub.lobby) + served.listener.crowded_out == before + len(crowd))
+        yield crowd
+    finally:
+        for stranger in crowd:
+            stranger.writer.transport.abort()
+
+
+def test_a_crowd_at_the_door_makes_room_as_soon_as_not_even_an_answer_is_affordable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.hub.SPARE_CONNECTIONS", 1)
+
     async def main() -> None:
-        async with serving(limits=Limits(connections=1)) as served:
-            crowd = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(70)]
-            closed = [asyncio.ensure_future(reader.read()) for reader, _ in crowd]
-            await until(lambda: sum(one.done() for one in closed) == 5)
-            assert served.listener._hub is not None
-            assert len(served.listener._hub.guests) == 65
-            for _, writer in crowd:
-                writer.transport.abort()
-            await asyncio.gather(*closed, return_exceptions=True)
-            await until(lambda: not served.listener._hub or not served.listener._hub.guests)
-            async with player(served.port) as someone:
-                await still_served(someone)
+        limits = Limits(connections=3, heartbeat=None)
+        async with (
+            serving(limits=limits) as served,
+            player(served.port) as good,
+            player(served.port),
+        ):
+            await until(lambda: len(served.acceptor.clients) == 2)
+            async with arrivals(served, 4, b"") as crowd:
+                assert served.listener.crowded_out == 2
+                assert [await gone.rest() for gone in crowd[:2]] == [b"", b""]
+                async with player(served.port) as late:
+                    await still_served(late)
+            await still_served(good)
+
+    run(main())
+
+
+def test_a_newcomer_is_dropped_at_once_if_nobody_is_there_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.hub.SPARE_CONNECTIONS", 0)
+
+    async def main() -> None:
+        async with serving(limits=Limits(connections=1)) as served, player(served.port) as good:
+            await until(lambda: served.acceptor.clients)
+            async with raw(served.port) as late:
+                assert await late.rest() == b""
+            await still_served(good)
+            assert served.listener.crowded_out == 0
+
+    run(main())
+
+
+STRANGERS = pytest.mark.parametrize(
+    "sent",
+    [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", UPGRADE, UPGRADE + client_frame(HELLO), HELLO[:-1], HELLO],
+    ids=["nothing", "a byte", "half a head", "no hello", "no ack", "half a hello", "no ack over TCP"],
+)
+
+
+@STRANGERS
+@pytest.mark.parametrize("loop", LOOPS)
+def test_strangers_over_the_limit_push_out_the_oldest_of_them_and_nobody_else(
+    sent: bytes, loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        limits = Limits(handshakes=3, heartbeat=None)
+        async with serving(limits=limits) as served, player(served.port) as good:
+            await until(lambda: served.acceptor.clients)
+            hub = served.listener._hub
+            assert hub is not None
+            async with arrivals(served, 5, sent) as crowd:
+                for gone in crowd[:2]:
+                    await gone.rest()
+                await still_served(good)
+                async with player(served.port) as late:
+                    await still_served(late)
+                    await until(lambda: len(hub.guests) + len(hub.wires) == 4)
+                    assert served.listener.crowded_out == 3
+            await until(lambda: not hub.lobby)
+            await still_served(good)
+            assert set(served.acceptor.reasons) == {"client closed"}
+
+    with caplog.at_level(logging.DEBUG, logger="gateway"):
+        run(main(), loop)
+    told = [record for record in caplog.records if record.getMessage().endswith(": crowded out")]
+    assert [record.levelno for record in told] == [logging.DEBUG] * 3
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_as_many_clients_at_once_as_may_be_in_their_handshake_all_get_in(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(handshakes=300, heartbeat=None)) as served:
+            with ExitStack() as crowd:
+                for _ in range(300):  # without a turn of the loop in between
+                    someone = crowd.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+                    someone.sendall(UPGRADE + client_frame(HELLO) + client_frame(ACK))
+                await until(lambda: len(served.acceptor.clients) == 300)
+                assert served.listener.crowded_out == 0
+
+    run(main(), loop)
+
+
+def test_a_stranger_that_trickles_gets_no_further_and_makes_room() -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(handshakes=2, heartbeat=None)) as served:
+            async with arrivals(served, 2, HELLO[:4]) as (slow, quick):
+                quick.send(HELLO[4:])
+                await until(lambda: served.acceptor.requests)
+                slow.send(HELLO[4:-1])
+                async with arrivals(served, 1, b""):
+                    assert await slow.rest() == b""
+                    quick.send(ACK)
+                    await until(lambda: served.acceptor.clients)
+            assert served.listener.crowded_out == 1
+
+    run(main())
+
+
+def test_no_more_strangers_are_kept_than_there_may_be_connections() -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(connections=2, heartbeat=None)) as served, player(served.port) as good:
+            await until(lambda: served.acceptor.clients)
+            async with arrivals(served, 1, UPGRADE), arrivals(served, 1, b""):
+                async with player(served.port) as late:
+                    await still_served(late)
+                await still_served(good)
 
     run(main())
 

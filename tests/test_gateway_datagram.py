@@ -16,6 +16,8 @@ from test_gateway_kit import ACK, HEARTBEAT, HELLO, LOOPS, Recorder, Served, dat
 
 from gateway import HandshakeReply, Limits, Listener, PackageType, datagram, encode_package
 from gateway.datagram import UdpPort, _is_handshake
+from gateway.hub import Entry
+from gateway.lobby import Lobby
 
 QUIET = Limits(heartbeat=None)
 loops = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
@@ -78,6 +80,11 @@ def port_of(served: Served) -> UdpPort:
     port = served.listener._port
     assert isinstance(port, UdpPort)
     return port
+
+
+def lobby_of(served: Served) -> Lobby[Entry]:
+    assert served.listener._hub is not None
+    return served.listener._hub.lobby
 
 
 @loops
@@ -174,7 +181,7 @@ def test_a_handshake_without_an_ack_is_forgotten_at_its_deadline_and_may_be_made
             await someone.package()
             assert await someone.silent()  # the second one is ignored, as in pomelo
             await until(lambda: not port_of(served).peers)
-            assert not port_of(served).probation
+            assert not lobby_of(served)
             assert served.acceptor.reasons == []
             await someone.enter()
 
@@ -235,21 +242,43 @@ def test_an_unproven_address_is_sent_at_most_three_times_what_it_sent(caplog: py
     assert "more than a peer on probation may be sent" in record.getMessage()
 
 
-def test_peers_on_probation_are_bounded_and_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datagram, "MAX_PROBATION", 3)
-
+def test_peers_on_probation_are_bounded_and_keep_nobody_out() -> None:
     async def main() -> None:
-        async with serving(udp=True, limits=QUIET) as served, gram(served.port):
+        limits = Limits(heartbeat=None, handshakes=3)
+        async with serving(udp=True, limits=limits) as served, gram(served.port) as good:
             crowd = [Gram(served.port) for _ in range(6)]
             for someone in crowd:
                 someone.send(HELLO)
-            await until(lambda: len(port_of(served).probation) == 3)
-            assert await crowd[5].silent()
+                await someone.package()
+            assert len(lobby_of(served)) == 3
             assert len(port_of(served).peers) == 4
-            await crowd[0].package()
-            crowd[0].send(ACK)
-            await until(lambda: len(port_of(served).probation) == 2)
-            await crowd[5].enter()
+            assert served.listener.crowded_out == 3
+            crowd[0].send(ACK)  # it was forgotten
+            crowd[3].send(ACK)
+            await until(lambda: len(lobby_of(served)) == 2)
+            await crowd[0].enter()
+            await until(lambda: len(served.acceptor.clients) == 3)
+            assert served.acceptor.reasons == []
+            good.send(data_request(1, "a.b.c"))
+            await good.data()
+            for someone in crowd:
+                someone.socket.close()
+
+    run(main())
+
+
+def test_strangers_do_not_keep_others_out_where_connections_are_few() -> None:
+    async def main() -> None:
+        async with serving(udp=True, limits=Limits(heartbeat=None, connections=2)) as served:
+            crowd = [Gram(served.port) for _ in range(2)]
+            for someone in crowd:
+                someone.send(HELLO)
+                await someone.package()
+            async with gram(served.port), gram(served.port, working=False) as late:
+                assert len(port_of(served).peers) == 2
+                served.listener.shut()
+                late.send(HELLO)
+                assert await late.silent()
             for someone in crowd:
                 someone.socket.close()
 

@@ -12,7 +12,8 @@ from gateway import Limits, grow_file_table, raise_open_file_limit
 
 def test_the_defaults_are_the_promised_ones() -> None:
     limits = Limits()
-    assert (limits.message_size, limits.outgoing, limits.connections) == (65536, 1 << 20, 20_000)
+    assert (limits.message_size, limits.outgoing) == (65536, 1 << 20)
+    assert (limits.connections, limits.handshakes) == (20_000, 4096)
     assert (limits.handshake_timeout, limits.heartbeat, limits.tick) == (10.0, 30.0, 1.0)
 
 
@@ -29,6 +30,7 @@ def test_the_defaults_are_the_promised_ones() -> None:
         ("heartbeat", float("nan")),
         ("outgoing", 0),
         ("connections", -5),
+        ("handshakes", 0),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_name(field: str, value: Any) -> None:

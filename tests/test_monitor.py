@@ -37,7 +37,8 @@ class Published:
 
 def monitor_of(kit: Kit, server_id: str, sink: Published) -> Monitor:
     member = Member(id=server_id, type=server_id.partition("-")[0], incarnation=7, frontend="connector" in server_id)
-    return Monitor(kit.nodes[server_id], member, connections=lambda: 5, links=lambda: [LINK], sink=sink)
+    node = kit.nodes[server_id]
+    return Monitor(node, member, connections=lambda: 5, crowded_out=lambda: 2, links=lambda: [LINK], sink=sink)
 
 
 async def played(kit: Kit) -> None:
@@ -63,6 +64,7 @@ async def test_a_server_is_read_once_an_interval_whatever_it_has_to_do_and_every
             assert len(reading.tags) == len(KNOWN[reading.name].tags)
         values = {(reading.name, reading.tags): reading.value for reading in sink.batches[-1]}
         assert values["pummelo_connections", ()] == 5
+        assert values["pummelo_crowded_out", ()] == 2
         assert values["pummelo_logged_in", ()] == 1
         assert values["pummelo_requests", ("client", "chat.talk.say", "ok")] == 1
         assert values["pummelo_requests", ("client", "chat.talk.say", "418")] == 1

@@ -11,13 +11,21 @@ import pytest
 import trustme
 from pomelo_client import Closed, PomeloClient
 from running import ROOT, RunningGame
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 pytestmark = pytest.mark.real
 
 SERVERS = """
 app: edge_app:app
 servers:
-  connector: {frontend: true, dictionary: true, trusted_proxies: [127.0.0.0/8], deny: [192.0.2.0/24]}
+  connector:
+    frontend: true
+    dictionary: true
+    trusted_proxies: [127.0.0.0/8]
+    deny: [192.0.2.0/24]
+    origins: [https://game.example]
   secure: {frontend: true, advertise: localhost, tls: {certificate: cert.pem, key: key.pem}}
   fast: {frontend: true, transport: udp}
   area: {}
@@ -106,6 +114,21 @@ def test_the_apps_refusal_of_a_client_type_reaches_it_as_501(edges: RunningGame,
             with pytest.raises(Closed, match="501"):
                 async with PomeloClient(url, client_type="ancient", tls=tls):
                     pass
+
+    asyncio.run(scenario())
+
+
+def test_a_browser_is_let_in_from_the_origins_that_are_allowed_and_from_no_other(edges: RunningGame) -> None:
+    async def scenario() -> None:
+        url = edges.urls["connector-1"]
+        async with connect(url, origin=Origin("https://game.example")) as allowed:
+            await allowed.send(b'\x01\x00\x00\x0a{"sys":{}}')
+            answer = await asyncio.wait_for(allowed.recv(), 10)
+            assert isinstance(answer, bytes)
+            assert b'"code":200' in answer
+        for origin in ("https://evil.example", "https://game.example.evil.example", "http://game.example", "null"):
+            with pytest.raises(InvalidStatus, match="403"):
+                await connect(url, origin=Origin(origin))
 
     asyncio.run(scenario())
 
