@@ -63,8 +63,7 @@ class ClientEdge:
 
     def message(self, client: Client, message: Message) -> None:
         """Hand a message on."""
-        route = message.route
-        self.frontend.message(client.owner, message.id, route if isinstance(route, str) else None, message.body)
+        self.frontend.message(client.owner, message.id, message.route, message.body)
 
     def closed(self, client: Client, reason: str) -> None:
         """Close the client's session."""

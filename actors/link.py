@@ -10,7 +10,6 @@ hello is tried with growing pauses until the peer answers, or greets by itself.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Iterator
@@ -56,6 +55,11 @@ class LinkState(Enum):
     DOWN = "down; requests are refused"
 
 
+# Python 3.11 takes 0.1 us to find a member in its enum, so what every entry asks for is found once.
+_UP = LinkState.UP
+_DOWN = LinkState.DOWN
+
+
 class Link:
     """The way to one peer; see the module. All of it runs on the server's loop.
 
@@ -64,14 +68,7 @@ class Link:
     """
 
     def __init__(
-        self,
-        own: str,
-        peer: str,
-        way: Way,
-        *,
-        tokens: Iterator[int],
-        ids: Iterator[int],
-        logic: Logic,
+        self, own: str, peer: str, way: Way, *, tokens: Iterator[int], ids: Iterator[int], logic: Logic
     ) -> None:
         self.peer = peer
         self.state = LinkState.CONNECTING
@@ -123,7 +120,7 @@ class Link:
                 return
             if kind == CLOSED:
                 self._held.session_closed(fields[0])
-        if self.state is LinkState.DOWN:
+        if self.state is _DOWN:
             raise Unavailable(f"{self.peer} is unavailable")
         self._put((kind, 0, *fields), vital=vital)
 
@@ -133,7 +130,7 @@ class Link:
             now = self._loop.time()
             self._held.put((kind, next(self._ids), *fields), now + limit, done, now)
             return
-        if self.state is LinkState.DOWN or self.unresponsive:
+        if self.state is _DOWN or self.unresponsive:
             raise Unavailable(f"{self.peer} is unavailable")
         request_id = next(self._ids)
         self._put((kind, request_id, *fields))
@@ -141,10 +138,11 @@ class Link:
 
     def answer(self, request_id: int, code: int, payload: bytes) -> None:
         """Queue the answer to a request of the peer."""
-        if self.state is not LinkState.DOWN:
-            # When even the reserve is full the link begins anew, and the peer fails its requests by itself.
-            with contextlib.suppress(Unavailable):
+        if self.state is not _DOWN:
+            try:
                 self._put((ANSWER, request_id, code, payload), vital=True)
+            except Unavailable:  # even the reserve was full: the link begins anew, the peer fails its requests itself
+                return
 
     # -- life
 
@@ -255,7 +253,7 @@ class Link:
     @property
     def _idle(self) -> bool:
         """Whether nothing is about to carry what waits: no call of ours in flight, none of the peer's to return."""
-        return self._calling != self.stream.token and not self._serving and self.state is LinkState.UP
+        return self._calling != self.stream.token and not self._serving and self.state is _UP
 
     def _wake(self) -> None:
         """Have what waits carried at the end of this turn of the loop, so that it goes together."""
@@ -333,9 +331,9 @@ class Link:
             if token != self.stream.token:
                 break
             if entry[0] == ANSWER:
-                self._pending.settle(*entry[1:])  # type: ignore[arg-type]
+                self._pending.settle(*entry[1:])
             else:
-                self._apply(self, tuple(entry))
+                self._apply(self, entry)
         self.quiet.look()
         return verdict
 

@@ -57,12 +57,12 @@ class Carrier(NamedTuple):
     token: int
     peer_token: int
     number: int
-    entries: list[list[object]]
+    entries: tuple[Entry, ...]
 
     @classmethod
     def unpack(cls, data: bytes) -> "Carrier":
         """Return the carrier that ``Stream.take`` packed."""
-        return cls._make(msgpack.unpackb(data, strict_map_key=False))
+        return cls._make(msgpack.unpackb(data, strict_map_key=False, use_list=False))
 
 
 def pack_entry(entry: Entry) -> bytes:
@@ -102,17 +102,17 @@ class Stream:
         self._waiting: deque[bytes] = deque()
         self._sent = 0
         self._applied = 0
-        self._early: dict[int, list[list[object]]] = {}
+        self._early: dict[int, tuple[Entry, ...]] = {}
 
     # -- out
 
     def put(self, entry: Entry, *, vital: bool = False) -> None:
         """Queue an entry. Raises QueueFull, and TypeError for an entry that msgpack cannot pack."""
         packed = pack_entry(entry)
-        room = self._queue + (self._reserve if vital else 0)
-        if self.queued + len(packed) > room and (vital or self.queued):
+        queued = self.queued + len(packed)
+        if queued > self._queue and (vital or self.queued) and (not vital or queued > self._queue + self._reserve):
             raise QueueFull(vital=vital)
-        self.queued += len(packed)
+        self.queued = queued
         self._waiting.append(packed)
 
     def put_packed(self, packed: bytes) -> None:
@@ -164,24 +164,24 @@ class Stream:
         """Take note of a life of the peer: what comes of earlier ones is to be dropped."""
         self.oldest = max(self.oldest, incarnation << LIFE)
 
-    def sequence(self, carrier: Carrier, now: float) -> list[list[object]]:
+    def sequence(self, carrier: Carrier, now: float) -> tuple[Entry, ...]:
         """Return the entries that are to be applied now: this carrier's and those it made way for, in order.
 
         One that came early is kept until its predecessor comes, and ``gap_since`` says since when. ``now`` is in
         seconds.
         """
         if carrier.number == 0:
-            return []
+            return ()
         if carrier.number != self._applied + 1:
             if carrier.number > self._applied:
                 self._early[carrier.number] = carrier.entries
                 self.gap_since = now if self.gap_since is None else self.gap_since
-            return []
+            return ()
         self._applied += 1
         entries = carrier.entries
         while self._early and (following := self._early.pop(self._applied + 1, None)) is not None:
             self._applied += 1
-            entries = entries + following
+            entries = (*entries, *following)
         self.gap_since = now if self._early else None
         return entries
 

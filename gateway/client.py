@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 NORMAL_CLOSURE = 1000
 TOO_BIG = 1009
 
+# Python 3.11 takes 0.1 us to find a member in its enum, so what every message asks for is found once.
+_DATA = PackageType.DATA
+_WORKING = State.WORKING
+
 CRASH = "%s: acceptor.%s raised for %s:%s"
 
 
@@ -103,7 +107,7 @@ class Client:
 
     def send(self, frame: Frame) -> None:
         """Send a push made by `Listener.encode_push`; dropped unless the client is WORKING, as in pomelo."""
-        if self._connection.state is State.WORKING:
+        if self._connection.state is _WORKING:
             self._wire.send_frame(frame)
 
     def respond(self, request_id: int, body: bytes) -> None:
@@ -111,8 +115,8 @@ class Client:
 
         Raises EncodeError for an id that is negative and for a body that is too large for a package.
         """
-        if self._connection.state is State.WORKING:
-            self._wire.send_package(encode_package(PackageType.DATA, encode_response(request_id, body)))
+        if self._connection.state is _WORKING:
+            self._wire.send_package(encode_package(_DATA, encode_response(request_id, body)))
 
     def kick(self, reason: str) -> None:
         """Tell the client why, then close it; everything sent before still goes out. Harmless if it is closed.

@@ -27,6 +27,9 @@ HEARTBEAT = encode_package(PackageType.HEARTBEAT)
 # A client that answers every heartbeat at once would otherwise bounce them with us without end.
 ANSWER_INTERVAL = 1.0
 NEVER = -math.inf
+# Python 3.11 takes 0.1 us to find a member in its enum, so what every message asks for is found once.
+_DATA = PackageType.DATA
+_REQUEST = MessageType.REQUEST
 
 
 class State(IntEnum):
@@ -144,7 +147,7 @@ class Connection:
         if state is None:
             return None
         self.state = state
-        if kind is PackageType.DATA:
+        if kind is _DATA:
             return self._message(body)
         if kind is PackageType.HEARTBEAT:
             return self._answer(now)
@@ -221,7 +224,7 @@ class Connection:
         except MessageError as error:
             # Without a route it is answered as any request of an unknown one; pomelo would leave its sender waiting.
             return Message(MessageType.REQUEST, error.request_id, None, b"") if error.request_id else None
-        if message.type is MessageType.REQUEST and message.id:
+        if message.type is _REQUEST and message.id:
             return message
         return _as_notify(message)
 

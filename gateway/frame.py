@@ -23,6 +23,7 @@ __all__ = ["Frame", "FrameReader", "shared_frame", "websocket_frame"]
 _FIN_BINARY = 0x82
 _FIN_TEXT = 0x81
 _MASKED = 0x80
+_PLAIN = (_FIN_BINARY, _FIN_TEXT)
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -45,7 +46,7 @@ def websocket_frame(payload: bytes) -> bytes:
     """Return an unmasked, final binary frame, as servers send them."""
     size = len(payload)
     if size < 126:
-        return bytes((_FIN_BINARY, size)) + payload
+        return (_FIN_BINARY << 8 | size).to_bytes(2, "big") + payload
     if size < 0x10000:
         return b"\x82\x7e" + size.to_bytes(2, "big") + payload
     return b"\x82\x7f" + size.to_bytes(8, "big") + payload
@@ -80,7 +81,7 @@ class FrameReader:
             and not self._fragmented
             and 0 <= size < 126
             and data[1] == _MASKED | size
-            and data[0] in (_FIN_BINARY, _FIN_TEXT)
+            and data[0] in _PLAIN
             and size <= self._max_size
         ):
             return ((True, apply_mask(data[6:], data[2:6])),)
@@ -94,6 +95,18 @@ class FrameReader:
             data, self._tail = bytes(self._tail), None
         start, total = 0, len(data)
         while start < total:
+            # Several small plain frames in one piece are what a busy client sends.
+            end = start + 6 + (data[start + 1] & 0x7F) if start + 6 <= total else total + 1
+            if (
+                end <= total
+                and _MASKED <= data[start + 1] < _MASKED | 126
+                and data[start] in _PLAIN
+                and not self._fragmented
+                and end - start - 6 <= self._max_size
+            ):
+                yield True, apply_mask(data[start + 6 : end], data[start + 2 : start + 6])
+                start = end
+                continue
             mask, end = self._extent(data, start)
             if end > total:
                 self._tail, self._need = bytearray(data[start:]), end - start
@@ -132,4 +145,4 @@ class FrameReader:
             self._fragmented = True
         elif opcode == 0:
             self._fragmented = False
-        return first in (_FIN_BINARY, _FIN_TEXT) and not self._fragmented
+        return first in _PLAIN and not self._fragmented

@@ -24,6 +24,8 @@ __all__ = ["TURN", "Batch", "Group"]
 
 # Bytes that may be made for a client between two writes, if it has read everything before: two of the largest packages.
 TURN = 32 << 20
+# Python 3.11 takes 0.1 us to find a member in its enum, so what every client is asked for is found once.
+_WORKING = State.WORKING
 
 
 class Batch:
@@ -111,7 +113,7 @@ class Group:
             batches: dict[Batch | None, Batch] = {}
             for wire in wires:
                 state = wire.client.state
-                if state is not State.WORKING:
+                if state is not _WORKING:
                     if state is not State.CLOSED:
                         self._apart.append(wire.client)
                     continue

@@ -170,7 +170,9 @@ def _varint(value: int) -> bytes:
     if 0 <= value < 128:
         return value.to_bytes(1, "big")
     if 128 <= value < 0x4000:
-        return bytes((value & 127 | 128, value >> 7))
+        return (value << 8 & 0x7F00 | 0x8000 | value >> 7).to_bytes(2, "big")
+    if 0x4000 <= value < 0x200000:
+        return bytes((value & 127 | 128, value >> 7 & 127 | 128, value >> 14))
     if value < 0 or value.bit_length() > 7 * MAX_VARINT:
         raise EncodeError(f"message id {value} cannot be written")
     groups = bytearray()

@@ -29,7 +29,7 @@ def body_decoder(schema: Any) -> Callable[[bytes], Any]:
         raise TypeError(f"{schema!r} cannot be the type of a message: {error}") from error
 
     def decoded(body: bytes) -> Any:
-        if body.strip() in (b"", b"null"):
+        if not body.startswith(b"{") and body.strip() in (b"", b"null"):
             body = EMPTY
         try:
             return decode(body)

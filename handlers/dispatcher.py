@@ -4,8 +4,10 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any
+
+import msgspec
 
 from handlers.app import App, Handler
 from handlers.body import encode_body
@@ -23,15 +25,12 @@ HELD_UP = 3.0
 """Seconds after which a request that keeps others of its session waiting is logged."""
 
 
-class _Job:
+class _Job(msgspec.Struct, eq=False):
     """A request with its handler, and whom to answer; nobody for a notify."""
 
-    __slots__ = ("chain", "reply", "request")
-
-    def __init__(self, request: Request, chain: Chain, reply: Done | None) -> None:
-        self.request = request
-        self.chain = chain
-        self.reply = reply
+    request: Request
+    chain: Chain
+    reply: Done | None
 
 
 class _Queue:
@@ -79,10 +78,11 @@ class Dispatcher:
         if handler.concurrent:
             self._submit_concurrent(job)
             return
-        queue = self._queues.get(request.session.id)
+        session_id = request.session.id
+        queue = self._queues.get(session_id)
         if queue is None:
-            queue = self._queues[request.session.id] = _Queue(job)
-            self._start(self._drain(request.session.id, queue))
+            queue = self._queues[session_id] = _Queue(job)
+            self._start(self._drain(session_id, queue))
         elif len(queue.waiting) >= self._limit:
             if reply is not None:
                 reply(429, b"too many requests are waiting")
@@ -103,7 +103,7 @@ class Dispatcher:
 
     async def _run_concurrent(self, session_id: int, job: _Job) -> None:
         try:
-            await self._run(job)
+            await self._run(_Queue(job))
         finally:
             self._concurrent[session_id] -= 1
             if not self._concurrent[session_id]:
@@ -153,31 +153,34 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _drain(self, session_id: int, queue: _Queue) -> None:
-        loop_time = asyncio.get_running_loop().time
         try:
-            while True:
-                queue.since, queue.reported = loop_time(), False
-                await self._run(queue.running)
-                if not queue.waiting:
-                    return
-                queue.running = queue.waiting.popleft()
+            await self._run(queue)
         finally:
             for job in queue.waiting:
                 _answer(job, 503, b"the server is stopping")
             del self._queues[session_id]
 
-    async def _run(self, job: _Job) -> None:
-        try:
-            payload, code = encode_body(await job.chain(job.request)), 0
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                _answer(job, 503, b"the server is stopping")
-                raise
-            # Something that the handler waited for was cancelled, not its task: an error like any other.
-            code, payload = self._failure(job, error)
-        except Exception as error:  # noqa: BLE001 - the one place where a handler's exception becomes its answer
-            code, payload = self._failure(job, error)
-        _answer(job, code, payload)
+    async def _run(self, queue: _Queue) -> None:
+        """Run one request after the other until none waits."""
+        loop_time = asyncio.get_running_loop().time
+        while True:
+            job = queue.running
+            queue.since, queue.reported = loop_time(), False
+            try:
+                payload, code = encode_body(await job.chain(job.request)), 0
+            except asyncio.CancelledError as error:
+                if is_cancelled():
+                    _answer(job, 503, b"the server is stopping")
+                    raise
+                # Something that the handler waited for was cancelled, not its task: an error like any other.
+                code, payload = self._failure(job, error)
+            except Exception as error:  # noqa: BLE001 - the one place where a handler's exception becomes its answer
+                code, payload = self._failure(job, error)
+            if job.reply is not None:
+                job.reply(code, payload)
+            if not queue.waiting:
+                return
+            queue.running = queue.waiting.popleft()
 
     def _failure(self, job: _Job, error: BaseException) -> tuple[int, bytes]:
         code, message = error_for(error, f"{self._server.id}: {job.request!r}")
@@ -204,6 +207,5 @@ class Dispatcher:
 
 
 def _answer(job: _Job, code: int, payload: bytes) -> None:
-    reply: Callable[[int, bytes], Any] | None = job.reply
-    if reply is not None:
-        reply(code, payload)
+    if job.reply is not None:
+        job.reply(code, payload)

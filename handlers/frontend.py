@@ -24,7 +24,7 @@ from handlers.frontend_sessions import Client, FrontendSession, SessionService
 from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
 from handlers.link import CLOSED, FORWARD, Done, Link
-from handlers.meters import Tally
+from handlers.meters import Taken
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
 from handlers.residents import Residents
@@ -56,6 +56,7 @@ class Frontend:
     ) -> None:
         self._node = node
         self._app = node.app
+        self._id, self._type = node.id, node.server.type
         self._meters = node.meters
         self._requests = node.meters.client
         self.scheduler = scheduler
@@ -124,9 +125,9 @@ class Frontend:
             if len(session.inbox) > self._waiting:  # the first of them is the one that the others wait for
                 self._refuse(session, request_id, route, 429, "too many requests are waiting")
             else:
-                session.inbox.append((handler, request_id, body, self._requests.now or self._requests.look()))
+                session.inbox.append((handler, request_id, body, self._taken(handler.route)))
         elif self._before or handler.server_type in self._slow_types:
-            session.inbox = deque([(handler, request_id, body, self._requests.now or self._requests.look())])
+            session.inbox = deque([(handler, request_id, body, self._taken(handler.route))])
             self._node.start_task(self._work(session))
         else:
             self._route(session, handler, request_id, body)
@@ -186,8 +187,8 @@ class Frontend:
         """Put a message on its way at once; a failure is its answer."""
         request = self._request(session, handler, request_id, body)
         try:
-            own = handler.server_type == self._node.server.type
-            server_id = self._node.id if own else self._node.router.pick_now(handler.server_type, request)
+            own = handler.server_type == self._type
+            server_id = self._id if own else self._node.router.pick_now(handler.server_type, request)
             self._place(session, request_id, request, server_id)
         except Exception as error:  # noqa: BLE001 - it becomes the answer
             self._fail(session, request_id, request, error)
@@ -201,7 +202,7 @@ class Frontend:
         session.inbox = None
 
     async def _route_slowly(
-        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: int
+        self, session: FrontendSession, handler: Handler, request_id: int, body: bytes, taken: Taken
     ) -> None:
         request = self._request(session, handler, request_id, body)
         request.taken = taken
@@ -220,14 +221,14 @@ class Frontend:
         """Return the request as filters, route functions and this server's handlers see it, all of them the same."""
         if not request_id:
             self._requests.notified(handler.route)
-        proxy = Session(session.id, self._node.id, session.uid, session.packed, self._node)
-        return Request(handler.route, proxy, body, notify=not request_id)
+        proxy = Session(session.id, self._id, session.uid, session.packed, self._node)
+        return Request(handler.route, proxy, body, not request_id)
 
     def _place(self, session: FrontendSession, request_id: int, request: Request, server_id: str) -> None:
         """Hand a message to the dispatcher here, or put it on the link to its server."""
         session.served.add(server_id)
         reply = self._reply(session, request_id, request)
-        if server_id == self._node.id:
+        if server_id == self._id:
             self._node.dispatcher.submit(request, reply)
             return
         # What global before filters set goes along, for this request alone.
@@ -242,11 +243,23 @@ class Frontend:
         """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
         if not request_id and not self._after:
             return None
-        requests = self._requests
-        tally, taken = requests.tallies[request.route], request.taken or requests.now or requests.look()
-        if self._after:
-            return partial(self._respond_filtered, session, request_id, request, tally, taken)
-        return partial(self._respond, session, request_id, tally, taken)
+        tally = self._requests.tallies[request.route]
+        taken = request.taken or tally.taking or tally.take()
+
+        def respond(code: int, payload: bytes) -> None:
+            if not taken.answered:
+                taken.answering()
+            taken.answered += 1
+            if code:
+                tally.failed(code)
+                payload = encode_error(code, payload.decode(errors="replace"))
+            self._answer(session, request_id, payload)
+
+        return partial(self._respond_filtered, request, respond if request_id else None) if self._after else respond
+
+    def _taken(self, route: str) -> Taken:
+        tally = self._requests.tallies[route]
+        return tally.taking or tally.take()
 
     def _fail(self, session: FrontendSession, request_id: int, request: Request, error: BaseException) -> None:
         """Answer a message that could not be put on its way, as its server would have answered."""
@@ -277,33 +290,13 @@ class Frontend:
         else:
             logger.debug("%s: a notify of session %d is dropped: %d %s", self._node.id, session.id, code, message)
 
-    def _respond(
-        self, session: FrontendSession, request_id: int, tally: Tally, taken: int, code: int, payload: bytes
-    ) -> None:
-        if not tally:
-            self._requests.answering(tally)
-        tally[taken] += 1
-        if code:
-            tally.failed(code)
-            payload = encode_error(code, payload.decode(errors="replace"))
-        self._answer(session, request_id, payload)
-
-    def _respond_filtered(
-        self,
-        session: FrontendSession,
-        request_id: int,
-        request: Request,
-        tally: Tally,
-        taken: int,
-        code: int,
-        payload: bytes,
-    ) -> None:
+    def _respond_filtered(self, request: Request, respond: Done | None, code: int, payload: bytes) -> None:
         """Respond, then run the global after filters, whose outcome changes nothing (pomelo's order).
 
         They run for notifies too, so that what a filter began before one it can end.
         """
-        if request_id:
-            self._respond(session, request_id, tally, taken, code, payload)
+        if respond is not None:
+            respond(code, payload)
         error = error_from(code, payload.decode(errors="replace")) if code else None
         self._node.start_task(self._run_after(request, Reply(payload, error)))
 

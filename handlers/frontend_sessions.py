@@ -41,13 +41,13 @@ class FrontendSession:
     """One client's session: its uid, its values, and the connection to write to."""
 
     __slots__ = (
-        "_packed",
         "bound_at",
         "client",
         "closed",
         "id",
         "inbox",
         "leaving",
+        "packed",
         "served",
         "since",
         "uid",
@@ -73,26 +73,20 @@ class FrontendSession:
         """How many requests were taken and not answered yet."""
         self.leaving: str | None = None
         """The reason with which it is kicked once they are answered; None while it stays."""
-        self._packed: bytes | None = b""
-
-    @property
-    def packed(self) -> bytes:
-        """The values as they travel with every request; packed again only after a change."""
-        if self._packed is None:
-            self._packed = pack_values(self.values)
-        return self._packed
+        self.packed = b""
+        """The values as they travel with every request."""
 
     def update(self, changed: dict[str, Any], removed: Collection[str] = ()) -> None:
         """Set values and remove others."""
         self.values.update(changed)
         for key in removed:
             self.values.pop(key, None)
-        self._packed = None
+        self.packed = pack_values(self.values)
 
     def replace(self, values: dict[str, Any]) -> None:
         """Set all values at once."""
         self.values = values
-        self._packed = None
+        self.packed = pack_values(values)
 
 
 class SessionService:

@@ -116,4 +116,4 @@ class _MemoryLink:
             return
         peer = self._net.nodes[self.peer]
         back: Link = peer.links.to(self._own)
-        peer.apply(back, tuple(msgpack.unpackb(packed, strict_map_key=False)))
+        peer.apply(back, msgpack.unpackb(packed, strict_map_key=False, use_list=False))

@@ -1,8 +1,8 @@
 """What a server counts of its own work: requests by route and outcome with their latency, pushes, kicks. Pure.
 
-A busy server does this for each of 100,000 requests a second, so a request costs little more than one entry of a dict.
-The clock is read once a turn of the loop: requests taken in one turn have one time, and the answers of a turn are
-gathered by the time at which their requests were taken, to be put into buckets together when the turn is over.
+A busy server does this for each of 100,000 requests a second, so a request costs little more than adding one to a
+number. The clock is read once a turn of the loop: the requests of one route that are taken in one turn are one object,
+which counts their answers of a turn, to be put into a bucket together when that turn is over.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 
-__all__ = ["BOUNDS", "GAME", "KICKS", "OTHER", "UNKNOWN", "Figures", "Meters", "Requests", "Tally"]
+__all__ = ["BOUNDS", "GAME", "KICKS", "OTHER", "UNKNOWN", "Figures", "Meters", "Requests", "Taken", "Tally"]
 
 BOUNDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
@@ -40,20 +40,44 @@ KICKS = frozenset(
 _KICK = "kick: "  # how the gateway begins the reason of a closing that was a kick
 
 
-class Tally(defaultdict[int, int]):
-    """The requests of one route: itself the answers of this turn, by when their requests were taken.
+class Taken:
+    """The requests of one route that were taken in one turn, ``when`` by the clock; the answers of this turn to them.
+
+    ``tally`` is the route's.
+    """
+
+    __slots__ = ("_requests", "answered", "tally", "when")
+
+    def __init__(self, requests: "Requests", tally: "Tally", when: int) -> None:
+        self._requests = requests
+        self.tally = tally
+        self.when = when
+        self.answered = 0
+
+    def answering(self) -> None:
+        """Have the answers of this turn, of which this is the first, counted when the turn is over."""
+        self._requests.answering(self)
+
+
+class Tally:
+    """The requests of one route. ``taking`` are those of this turn, None before the first: then ``take`` them.
 
     ``buckets`` holds how many took up to each of ``BOUNDS``, ``seconds`` what they took together, ``errors`` those of
     them that failed, ``refused`` what was turned away before it was on its way, ``notifies`` what wanted no answer.
     """
 
-    def __init__(self) -> None:
-        super().__init__(int)
+    def __init__(self, requests: "Requests") -> None:
+        self._requests = requests
+        self.taking: Taken | None = None
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.notifies = 0
         self.errors: defaultdict[int | str, int] = defaultdict(int)
         self.refused: defaultdict[int | str, int] = defaultdict(int)
+
+    def take(self) -> Taken:
+        """Take the first request of this turn."""
+        return self._requests.taking(self)
 
     def failed(self, code: int) -> None:
         """Note that the answer being given is an error's."""
@@ -81,30 +105,29 @@ class _Tallies(dict[str, Tally]):
 class Requests:
     """Requests from taken to answered, by route.
 
-    Who takes one keeps ``now or look()`` and the route's tally with it, and does at its answer
-    ``if not tally: answering(tally)`` and then ``tally[taken] += 1``. It is spelled out there since a call would cost
-    as much as the rest. ``clock`` gives nanoseconds, whole ones: floats take longer to look up. Everything runs on the
-    server's loop.
+    Who takes one keeps ``taken = tally.taking or tally.take()`` of the route's tally with it, and does at its answer
+    ``if not taken.answered: taken.answering()`` and then ``taken.answered += 1``. It is spelled out there since a call
+    would cost more than the rest. ``clock`` gives nanoseconds. Everything runs on the server's loop.
     """
 
     def __init__(self, routes: Iterable[str], clock: Callable[[], int] = perf_counter_ns) -> None:
-        self.now = 0
-        """When this turn of the loop was first looked at; 0 when it was not yet."""
-        self.tallies = _Tallies({route: Tally() for route in (*routes, UNKNOWN)})
+        self.tallies = _Tallies({route: Tally(self) for route in (*routes, UNKNOWN)})
         self._clock = clock
-        self._answering: list[Tally] = []
+        self._now = 0  # when this turn of the loop was first looked at; 0 when it was not yet
+        self._taking: list[Tally] = []
+        self._answering: list[Taken] = []
 
-    def look(self) -> int:
-        """Return the time, which is this turn's from now on."""
-        asyncio.get_running_loop().call_soon(self._turn_over)
-        self.now = self._clock()
-        return self.now
+    def taking(self, tally: Tally) -> Taken:
+        """Return what counts the requests of a route that are taken in this turn."""
+        taken = tally.taking = Taken(self, tally, self._now or self._look())
+        self._taking.append(tally)
+        return taken
 
-    def answering(self, tally: Tally) -> None:
-        """Have a tally that gets its first answer of this turn settled when the turn is over."""
-        self._answering.append(tally)
-        if not self.now:
-            self.look()
+    def answering(self, taken: Taken) -> None:
+        """Have the answers that come in this turn, the first of them now, settled when the turn is over."""
+        self._answering.append(taken)
+        if not self._now:
+            self._look()
 
     def notified(self, route: str) -> None:
         """Count a notify that was taken."""
@@ -121,19 +144,26 @@ class Requests:
         taken = sum(tally.notifies + sum(tally.refused.values()) for tally in tallies)
         return Figures(sum(buckets) + taken, buckets, sum(tally.seconds for tally in tallies))
 
+    def _look(self) -> int:
+        """Return the time, which is this turn's from now on."""
+        asyncio.get_running_loop().call_soon(self._turn_over)
+        self._now = self._clock()
+        return self._now
+
     def _turn_over(self) -> None:
-        self.now = 0
+        self._now = 0
+        for tally in self._taking:
+            tally.taking = None
+        self._taking.clear()
         if not self._answering:
             return
         end = self._clock()
-        answering, self._answering = self._answering, []
-        for tally in answering:
-            buckets = tally.buckets
-            for taken, count in tally.items():
-                used = (end - taken) / 1e9
-                buckets[bisect_left(BOUNDS, used)] += count
-                tally.seconds += used * count
-            tally.clear()
+        for taken in self._answering:
+            used = (end - taken.when) / 1e9
+            taken.tally.buckets[bisect_left(BOUNDS, used)] += taken.answered
+            taken.tally.seconds += used * taken.answered
+            taken.answered = 0
+        self._answering.clear()
 
 
 class Figures:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import msgpack
@@ -54,7 +53,7 @@ from handlers.link import (
     WithLoopback,
 )
 from handlers.members import Member, Members
-from handlers.meters import Meters, Tally
+from handlers.meters import Meters
 from handlers.reach import Reach
 from handlers.rebuild import WAITING_KINDS, Rebuild
 from handlers.request import Request
@@ -281,18 +280,19 @@ class Node:
         deadline.clear()
         session = Session(session_id, link.peer, uid, packed, self)
         self.closings.dealt_with(session)
-        requests = self.meters.forwarded
-        reply = partial(self._handled, link, request_id, requests.tallies[route], requests.now or requests.look())
-        self.dispatcher.submit(Request(route, session, body, notify=not request_id), reply)
+        tally = self.meters.forwarded.tallies[route]
+        taken = tally.taking or tally.take()
 
-    def _handled(self, link: Link, request_id: int, tally: Tally, taken: int, code: int, payload: bytes) -> None:
-        if not tally:
-            self.meters.forwarded.answering(tally)
-        tally[taken] += 1
-        if code:
-            tally.failed(code)
-        if request_id:
-            link.answer(request_id, code, payload)
+        def handled(code: int, payload: bytes) -> None:
+            if not taken.answered:
+                taken.answering()
+            taken.answered += 1
+            if code:
+                tally.failed(code)
+            if request_id:
+                link.answer(request_id, code, payload)
+
+        self.dispatcher.submit(Request(route, session, body, not request_id), handled)
 
     def _members_left(self, link: Link, request_id: int, uid: str, places: list[tuple[str, int]]) -> None:
         self.server.channels.gone(link.peer, uid, places)

@@ -2,28 +2,28 @@
 
 from typing import Any
 
+import msgspec
+
 from handlers.body import body_decoder
+from handlers.meters import Taken
 from handlers.session import Session
 
 __all__ = ["Reply", "Request"]
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request or notify of a client, or the call of a remote when a route function is asked about it.
 
     ``route`` is its text, ``session`` whose it is, ``data`` the body's bytes, ``notify`` true when nobody waits for
-    an answer. ``taken`` is its frontend's: when it came, if that was not in this turn of the loop. It lives on one
-    server, for one pass through that server's chain.
+    an answer. ``taken`` is its frontend's: the turn of the loop in which it came, if that was not this one. It lives
+    on one server, for one pass through that server's chain.
     """
 
-    __slots__ = ("data", "notify", "route", "session", "taken")
-
-    def __init__(self, route: str, session: Session, data: bytes = b"", *, notify: bool = False) -> None:
-        self.route = route
-        self.session = session
-        self.data = data
-        self.notify = notify
-        self.taken = 0
+    route: str
+    session: Session
+    data: bytes = b""
+    notify: bool = False
+    taken: Taken | None = None
 
     def body(self, schema: Any = Any) -> Any:
         """Return the body decoded as ``schema``. Decodes at each call, so ask once; raises BadRequest."""

@@ -31,7 +31,8 @@ class Remote(Generic[P, R]):
         self.route = route
         self.function = function
         self.__doc__ = function.__doc__
-        self._takes_server = next(iter(inspect.signature(function).parameters), None) == "server"
+        self._signature = inspect.signature(function)
+        self._takes_server = next(iter(self._signature.parameters), None) == "server"
 
     @property
     def server_type(self) -> str:
@@ -46,7 +47,7 @@ class Remote(Generic[P, R]):
         """Run the call that ``pack_call`` packed on ``server``; returns the packed result. Raises what it raises."""
         args, kwargs = msgpack.unpackb(packed, strict_map_key=False)
         try:
-            inspect.signature(self.function).bind(*([server] if self._takes_server else []), *args, **kwargs)
+            self._signature.bind(*([server] if self._takes_server else []), *args, **kwargs)
         except TypeError as error:
             raise BadRequest(f"{self.route}: {error}") from None
         result = await (

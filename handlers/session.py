@@ -126,6 +126,10 @@ class Session(MutableMapping[str, Any]):
             self._values = unpack_values(self._packed) if self._packed else {}
         return self._values
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or ``default`` where the session has none of that key."""
+        return self._mapping().get(key, default)
+
     def __getitem__(self, key: str) -> Any:
         return self._mapping()[key]
 
