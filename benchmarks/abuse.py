@@ -98,6 +98,12 @@ async def nothing(_: int) -> None:
 
 
 @abuse
+async def another_client(_: int) -> None:
+    """Do no harm, but ask as often as the kinds that ask for what is not there: what honest requests cost."""
+    await repeatedly(0.005, request(1), request(1))
+
+
+@abuse
 async def garbage(_: int) -> None:
     while True:
         with contextlib.suppress(OSError):
