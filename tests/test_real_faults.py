@@ -155,12 +155,16 @@ def test_a_killed_frontend_serves_on_its_old_port_and_backends_forget_its_member
                 await watcher.request("area.room.join", {"room": "left"})
                 assert len(await watcher.request("area.room.members", {"room": "left"})) == 2
                 pid = (await client.request("connector.entry.show"))["pid"]
-                os.kill(pid, signal.SIGKILL)
-                killed = time.monotonic()
-                async with asyncio.timeout(20):
-                    while len(await watcher.request("area.room.members", {"room": "left"})) == 2:
-                        pass
-                assert time.monotonic() - killed < 2
+                async with PomeloClient(fragile.urls["single-1"]) as other, Load([other], "area.test.echo") as load:
+                    await load.answered()
+                    os.kill(pid, signal.SIGKILL)
+                    killed = time.monotonic()
+                    async with asyncio.timeout(20):
+                        while len(await watcher.request("area.room.members", {"room": "left"})) == 2:
+                            pass
+                    assert time.monotonic() - killed < 2
+                    await load.answered(20)
+                assert set(load.codes) == {200}
                 # The backend that served the session hears of its end too, and once.
                 hooked = await watcher.request("area.session.hooked")
                 assert [reason for uid, reason in hooked if uid == lost] == ["frontend lost"]
