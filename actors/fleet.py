@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorAlreadyExistsError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.carrier import one_line
@@ -79,7 +79,7 @@ class Actors:
         own = ray.get_runtime_context().current_actor
         try:
             self.handles[spec.id] = ray.remote(actor).options(**options).remote(spec, game, own)
-        except ValueError:
+        except ActorAlreadyExistsError:
             # The name is another actor's, which nobody here knows: the next attempt has it.
             self._kill_named(spec.id)
             raise
@@ -139,8 +139,14 @@ class Actors:
                 await asyncio.sleep(0.01)
 
     def kill_all(self) -> None:
-        """End the process of every actor of the game but this one, for good. Blocks."""
+        """End the process of every actor of the game but this one, for good. Blocks; for the master.
+
+        Does nothing once another master has the name: the game was started anew.
+        """
+        own = ray.get_runtime_context().get_actor_id()
         for name in self.named():
+            if ray.get_actor(MASTER, self._namespace)._actor_id.hex() != own:  # noqa: SLF001 - it has no other
+                return
             if name != MASTER:
                 self._kill_named(name)
 

@@ -10,6 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -96,6 +97,7 @@ class Master:
         await self._known.wait()
         if self._creating is not None:
             await asyncio.wait([self._creating])
+        self._membership.serving = False
         for task in self._tasks:
             task.cancel()
         alive = self._membership.living()
@@ -112,9 +114,13 @@ class Master:
 
     async def _end_later(self) -> None:
         await asyncio.sleep(LAST)
-        # A thread may have made one that was not known above.
-        await asyncio.to_thread(self._actors.kill_all)
-        kill_own()
+        try:
+            # A thread may have made one that was not known above.
+            await asyncio.to_thread(self._actors.kill_all)
+        except Exception:
+            logger.exception("what is left of the game could not be ended")
+        finally:
+            kill_own()
 
     async def ended(self) -> None:
         """Return when the game has been stopped, by whomever."""
@@ -239,6 +245,8 @@ class Master:
             self._run(self._supervisor.tend())
             # What was changed last nobody may have been told.
             self._supervisor.publish()
+            if notes is not None:
+                await self._make_missing(found)
             await self._operations.resume(RATE)
         except OperationError as error:
             logger.error("not everything that was under way could be continued: %s", error)
@@ -289,10 +297,14 @@ class Master:
         for server_id in found:
             if server_id in self._membership:
                 self._supervisor.watch(server_id)
-        for spec in self._membership.specs() if notes is not None else ():
-            if spec.id not in found:
-                # It was ended to be made anew, and the master died in between.
-                self._supervisor.revival.gone(spec.id)
+
+    async def _make_missing(self, found: list[str]) -> None:
+        """Make the servers that were ended to be made anew, where the master died in between."""
+        for server_id in [spec.id for spec in self._membership.specs() if spec.id not in found]:
+            # If it fails, which is logged, it is tried again.
+            self._supervisor.revival.gone(server_id)
+            with suppress(OperationError):
+                await self._operations.remake(server_id)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)

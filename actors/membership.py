@@ -334,6 +334,7 @@ class Membership:
                 self._records[server_id].place = place
             for server_id, plan in notes.plans.items():
                 self._records[server_id].plan = plan
+                self._highest = max(self._highest, plan.before or 0)
         for report in reports:
             if report.spec.id not in self._records:
                 self.add(report.spec)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -36,6 +36,8 @@ QUIET = 5.0
 ``HELD`` seconds (actors.held): with what its boot takes this has to be less."""
 DRAIN_QUIET = 30.0
 """Seconds for what is under way to a server that is drained to be finished: nothing is held for that one."""
+PATIENCE = 60.0
+"""Seconds for which an operation waits until the master has done what it does of its own."""
 RECONNECT = "server restarting, please reconnect"
 LEAVE = "server going away, please reconnect"
 
@@ -269,8 +271,10 @@ class Operations:
         try:
             await self._fleet.end(server_id, "it did not boot")
         except Exception:
-            logger.exception("%s: its process could not be ended", server_id)
-        self._membership.remove(server_id)
+            logger.exception("%s: its process could not be ended; that is tried again", server_id)
+            self._membership.plan(server_id, DRAINING, REMOVE)
+        else:
+            self._membership.remove(server_id)
         await self._fleet.tell()
 
     async def _removed(self, server_id: str, rate: float) -> None:
@@ -300,12 +304,15 @@ class Operations:
     @asynccontextmanager
     async def _alone(self, what: str, *, own: bool = False) -> AsyncIterator[None]:
         """Have nothing else be done meanwhile. What nobody asked for (``own``) is waited for, all else is refused."""
-        while self._own is not None:
-            await self._own.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while self._own is not None:
+                    logger.info("%s: waits, for the master does of its own: %s", what, self.running)
+                    await self._own.wait()
         if self.running:
             raise OperationError(f"another operation is under way: {self.running}")
         if not self._membership.serving:
-            raise OperationError("the game is still starting")
+            raise OperationError("the game is starting, or stopping")
         self.running = what
         ended = asyncio.Event()
         self._own = ended if own else None

@@ -64,6 +64,10 @@ class Supervisor:
         self._starting: dict[str, asyncio.Event] = {}
         self._silent: dict[str, int] = {}
         """How often in turn servers did not answer."""
+        self._sought: set[str] = set()
+        """Missing servers that are being asked whether they are there."""
+        self._ending: set[str] = set()
+        """Servers that are being ended on purpose."""
         self._watches: dict[str, asyncio.Task[Any]] = {}
 
     # -- the table
@@ -110,7 +114,8 @@ class Supervisor:
 
     def note_booted(self, member: Member, place: Place) -> bool:
         """Take in a server that booted; returns False when a later life of it has registered."""
-        if not self._membership.booted(member, place):
+        # One without a handle is of an actor that was given up for ended: the next attempt to make it ends it.
+        if member.id not in self._actors.handles or not self._membership.booted(member, place):
             return False
         # It may have been taken for dead when a connection broke.
         self._ends.forget(member.id, member.incarnation)
@@ -227,35 +232,47 @@ class Supervisor:
             logger.warning("%s: gone; users go to others", ", ".join(gone))
             self.publish()
         if self._membership.serving:
-            await self._find_missing()
+            for server_id in self._membership.missing():
+                if server_id in self._actors.handles and server_id not in self._sought:
+                    self._sought.add(server_id)
+                    self._spawn(self._seek(server_id))
+            for server_id in self._membership.living():
+                watch = self._watches.get(server_id)
+                if (watch is None or watch.done()) and server_id not in self._ending:
+                    self.watch(server_id)
             self._settle()
 
-    async def _find_missing(self) -> None:
-        missing = [i for i in self._membership.missing() if i in self._actors.handles]
-        reports = await asyncio.gather(*(self.report(server_id) for server_id in missing))
-        found: list[str] = []
-        for report in reports:
-            # Each is asked, for another may have booted meanwhile, and a later life of the same too.
-            member = report.member if report is not None and report.spec.id in self._membership.missing() else None
-            if report is not None and member is not None and self.note_booted(member, report.place):
-                found.append(member.id)
-        if found:
+    async def _seek(self, server_id: str) -> None:
+        """Take in a missing server if it answers: it was silent when the master asked, or was taken for dead."""
+        try:
+            report = await self.report(server_id)
+        finally:
+            self._sought.discard(server_id)
+        # It may have booted meanwhile, or a later life of it.
+        if report is None or report.member is None or server_id not in self._membership.missing():
+            return
+        if self.note_booted(report.member, report.place):
             self.publish()
-        for server_id in found:
             self.drain_again(server_id)
 
     async def _listen(self) -> None:
         """Take those for dead whose process is there and does not answer; for ever. They may answer again."""
         while True:
             await asyncio.sleep(LISTEN)
-            living = self._membership.living()
-            answers = await asyncio.gather(*(self._answers(server_id) for server_id in living))
-            silent = {server_id for server_id, answer in zip(living, answers, strict=True) if not answer}
-            self._silent = {i: self._silent.get(i, 0) + 1 for i in silent.intersection(self._membership.living())}
-            for server_id, times in self._silent.items():
-                if times == SILENT:
-                    logger.error("%s: does not answer; if it goes on so, users go to others", server_id)
-                    self._membership.lost(server_id)
+            try:
+                await self._hear_all()
+            except Exception:
+                logger.exception("asking the servers whether they are there failed; it is tried again")
+
+    async def _hear_all(self) -> None:
+        living = self._membership.living()
+        answers = await asyncio.gather(*(self._answers(server_id) for server_id in living))
+        silent = {server_id for server_id, answer in zip(living, answers, strict=True) if not answer}
+        self._silent = {i: self._silent.get(i, 0) + 1 for i in silent.intersection(self._membership.living())}
+        for server_id, times in self._silent.items():
+            if times == SILENT:
+                logger.error("%s: does not answer; if it goes on so, users go to others", server_id)
+                self._membership.lost(server_id)
 
     async def _answers(self, server_id: str) -> bool:
         """Tell whether a server does anything at all; one that has died does not count here, others notice that."""
@@ -315,11 +332,21 @@ class Supervisor:
     async def end(self, server_id: str, reason: str) -> None:
         """Stop a server, end its process, and return when another can have its name."""
         self.unwatch(server_id)
+        self._ending.add(server_id)
+        try:
+            await self._end(server_id, reason)
+        finally:
+            self._ending.discard(server_id)
         self.revival.forget(server_id)
+        logger.info("%s: ended: %s", server_id, reason)
+
+    async def _end(self, server_id: str, reason: str) -> None:
         if server_id in self._membership.living():
             await self._actors.stop(server_id)
-            # Of one that was dead before it is known, or found out, why.
-            self._ends.note(server_id, End(time.time(), self._membership.incarnation(server_id), reason, planned=True))
+        incarnation = self._membership.incarnation(server_id)
+        # Of one that was dead before it is known, or being found out, why.
+        if not self._ends.knows(server_id, incarnation):
+            self._ends.note(server_id, End(time.time(), incarnation, reason, planned=True))
         # Before its handle is taken away: nobody is to ask it any more.
         self._membership.lost(server_id)
         try:
@@ -328,7 +355,6 @@ class Supervisor:
             # It is nobody's now, and comes to the end that is wanted by being made anew, or removed.
             self.revival.gone(server_id)
             raise
-        logger.info("%s: ended: %s", server_id, reason)
 
     async def start(self, spec: ServerSpec, game: Game) -> None:
         """Create a server's actor, watch it, and tell the others of it; only then its life may begin."""

@@ -194,7 +194,7 @@ class Client:
     def _open(self, greeting: bytes) -> None:
         if greeting:
             self._wire.send_package(greeting)
-        self._hub.lobby.leave(self._wire)
+        self._hub.through(self._wire)
         self._wire.wake(self._connection.deadline)
         self._opened = True
         try:
@@ -204,10 +204,13 @@ class Client:
 
     def _shake_hands(self, request: HandshakeRequest) -> None:
         self.handshake = request
-        self._hub.lobby.advance(self._wire)
+        self._hub.advance(self._wire)
         try:
             reply = self._hub.acceptor.handshake(self, request)
             if not isinstance(reply, HandshakeReply):
+                if self.stream_wire is not None:
+                    # It is not the client that gets no further now. Over UDP it has proved nothing yet.
+                    self._hub.through(self._wire)
                 # The only task that a client ever has, and only if the acceptor asks for one.
                 hook = self._hub.loop.create_task(self._await_reply(request, reply))
                 self._hub.hooks.add(hook)
@@ -223,7 +226,12 @@ class Client:
 
     async def _await_reply(self, request: HandshakeRequest, coming: Awaitable[HandshakeReply]) -> None:
         try:
-            event = self._connection.reply(request, await coming)
+            try:
+                reply = await coming
+            finally:
+                if self.stream_wire is not None and not self.closed:
+                    self._hub.wait(self._wire)
+            event = self._connection.reply(request, reply)
         except Exception:
             logger.exception(CRASH, self._hub.name, "handshake", *self.address)
             self._refuse()

@@ -116,7 +116,7 @@ class UdpPort:
         hub = self._hub
         if not _is_handshake(data) or len(data) >= len(self._buffer) or address[0] in hub.denied:
             return
-        if hub.full and (hub.shut or not hub.make_room()):
+        if not hub.admits():
             logger.debug("%s: refuse %s:%s: too many connections", hub.name, *address[:2])
             return
         peer = self.peers[address] = Peer(hub, self, address, now)

@@ -101,7 +101,7 @@ class Door(Guest):
         data = bytes(self._head)
         if opening is Opening.HTTP:
             self._hand_over(Exchange, data)
-        elif self._hub.full:
+        elif not self._hub.admits():
             logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._transport.abort()
         else:

@@ -130,7 +130,7 @@ class Exchange(Guest):
 
     def _upgrade(self, answer: bytes, rest: bytes) -> None:
         """Accept an upgrade with `answer`, unless there are too many connections."""
-        if self._hub.full:
+        if not self._hub.admits():
             logger.info("%s: refuse %s:%s: %s", self._hub.name, *self._address, self._hub.refusal)
             self._answer(error_answer(HTTPStatus.SERVICE_UNAVAILABLE))
             return
@@ -149,7 +149,7 @@ class Exchange(Guest):
         """Turn from reading to answering."""
         self._answering = True
         self._head.clear()
-        self._hub.lobby.leave(self)
+        self._hub.through(self)
         self._hub.answers += 1
         self._deadline = self._hub.clock() + ANSWER_TIMEOUT
         self._hub.wheel.schedule(self, self._deadline)

@@ -60,7 +60,7 @@ class Guest(asyncio.Protocol):
 
     def _hand_over(self, kind: Callable[..., asyncio.Protocol], data: bytes) -> None:
         """Leave the connection to a protocol of another kind, with what came so far."""
-        self._hub.lobby.leave(self)  # before the other enters: it is one connection
+        self._hub.through(self)  # before the other enters: it is one connection
         protocol = kind(self._hub, self._transport, self._address, self._accepted)
         self._hub.leave(self)
         self._transport.set_protocol(protocol)

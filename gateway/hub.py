@@ -75,7 +75,10 @@ class Hub:
         self.guests: set[Guest] = set()
         self.wires: set[Entry] = set()
         # More than there may be connections would let a crowd of strangers keep everybody out.
-        self.lobby: Lobby[Entry] = Lobby(min(limits.handshakes, limits.connections))
+        most = min(limits.handshakes, limits.connections)
+        self.lobby: Lobby[Entry] = Lobby(most)
+        #: Those in the lobby that are wires, and so count as connections. One more, for it enters here first.
+        self.unready: Lobby[Entry] = Lobby(most + 1)
         #: Whether nobody may come in any more.
         self.shut = False
         self.hooks: set[asyncio.Task[Any]] = set()
@@ -84,9 +87,9 @@ class Hub:
         self._drained: asyncio.Future[None] | None = None
 
     @property
-    def full(self) -> bool:
-        """Whether no further client may come in."""
-        return self.shut or len(self.wires) >= self.limits.connections
+    def crowded_out(self) -> int:
+        """How many had to make room for others before their handshake was finished."""
+        return self.lobby.crowded_out + self.unready.crowded_out
 
     @property
     def refusal(self) -> str:
@@ -98,9 +101,25 @@ class Hub:
         """Whether not even an HTTP answer is affordable."""
         return len(self.wires) + len(self.guests) >= self.limits.connections + SPARE_CONNECTIONS
 
+    def admits(self) -> bool:
+        """Tell whether one more client may come in; where all places are taken a stranger loses its own."""
+        return not self.shut and (len(self.wires) < self.limits.connections or self._drop(self.unready.first_out()))
+
     def wait(self, entry: Entry) -> None:
         """Count a connection among those whose handshake is not finished; drop another if they are too many."""
+        if entry in self.wires:
+            self.unready.enter(entry)
         self._drop(self.lobby.enter(entry))
+
+    def advance(self, entry: Entry) -> None:
+        """Note that a connection got further in its handshake."""
+        self.lobby.advance(entry)
+        self.unready.advance(entry)
+
+    def through(self, entry: Entry) -> None:
+        """Note that a connection does not wait any more: its handshake is finished, or it is for us to go on."""
+        self.lobby.leave(entry)
+        self.unready.leave(entry)
 
     def make_room(self) -> bool:
         """Drop the connection whose handshake has got no further for longest; return whether there is one."""
@@ -109,7 +128,7 @@ class Hub:
     def leave(self, entry: Entry) -> None:
         """Forget a connection that is gone, or that has become something else."""
         self.wheel.cancel(entry)
-        self.lobby.leave(entry)
+        self.through(entry)
         self.guests.discard(entry)
         self.wires.discard(entry)
         if not self.guests:

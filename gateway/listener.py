@@ -83,7 +83,7 @@ class Listener:
     @property
     def crowded_out(self) -> int:
         """How many connections were dropped before their handshake was finished, to make room for newer ones."""
-        return 0 if self._hub is None else self._hub.lobby.crowded_out
+        return 0 if self._hub is None else self._hub.crowded_out
 
     def bind(self, host: str, port: int) -> int:
         """Take the port, without accepting yet; return it, which for port 0 is any free one.

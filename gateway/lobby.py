@@ -4,7 +4,8 @@ Theory of operation. A connection costs memory from its first moment, and who op
 for none of it. Turning newcomers away once there are too many would let such a crowd keep everybody out, so the one
 makes room that has got no further for longest, as TCP recycles half-open connections (RFC 4987 section 3.4): a client
 that means to play is through within a few round trips and hardly ever comes to be that one. What counts is getting
-further, not sending bytes, which a trickle does as well. Everything takes constant time.
+further, not sending bytes, which a trickle does as well; who waits for us, while the app takes its time over a
+handshake, is not here meanwhile. Everything takes constant time.
 """
 
 from __future__ import annotations

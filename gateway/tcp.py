@@ -149,7 +149,7 @@ class TcpWire(asyncio.Protocol, ABC):
     def abort(self, reason: str) -> None:
         """Drop the connection at once, with all that is queued."""
         # Strangers could fill a log.
-        if not self._transport.is_closing() and self.client.state >= State.WORKING:
+        if not self._transport.is_closing() and self.client.state is State.WORKING:
             logger.info("%s: abort %s:%s: %s", self._hub.name, *self.client.address, reason)
         self._take_pending()
         self._transport.abort()

@@ -243,15 +243,14 @@ class Frontend:
         """Return what takes the answer; None for a notify, unless global after filters wait for its end."""
         if not request_id and not self._after:
             return None
-        tally = self._requests.tallies[request.route]
-        taken = request.taken or tally.taking or tally.take()
+        taken = request.taken or self._taken(request.route)
 
         def respond(code: int, payload: bytes) -> None:
             if not taken.answered:
                 taken.answering()
             taken.answered += 1
             if code:
-                tally.failed(code)
+                taken.tally.failed(code)
                 payload = encode_error(code, payload.decode(errors="replace"))
             self._answer(session, request_id, payload)
 

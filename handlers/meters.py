@@ -89,6 +89,7 @@ class Tally:
 
     def outcomes(self) -> dict[str, int]:
         """Return how many messages came to which end: ok, notify, or an error's code."""
+        self._requests.settle()
         outcomes = {"ok": sum(self.buckets) - sum(self.errors.values()), "notify": self.notifies}
         for code in (*self.errors, *self.refused):
             outcomes[str(code)] = self.errors.get(code, 0) + self.refused.get(code, 0)
@@ -139,6 +140,7 @@ class Requests:
 
     def figures(self) -> "Figures":
         """Return the latency of all routes together since the server began."""
+        self.settle()
         tallies = self.tallies.values()
         buckets = tuple(map(sum, zip(*(tally.buckets for tally in tallies), strict=True)))
         taken = sum(tally.notifies + sum(tally.refused.values()) for tally in tallies)
@@ -155,6 +157,10 @@ class Requests:
         for tally in self._taking:
             tally.taking = None
         self._taking.clear()
+        self.settle()
+
+    def settle(self) -> None:
+        """Put the answers of this turn that came so far into their buckets: before figures are read within a turn."""
         if not self._answering:
             return
         end = self._clock()

@@ -288,7 +288,7 @@ class Node:
                 taken.answering()
             taken.answered += 1
             if code:
-                tally.failed(code)
+                taken.tally.failed(code)
             if request_id:
                 link.answer(request_id, code, payload)
 

@@ -17,6 +17,7 @@ from test_gateway_kit import (
     UPGRADE,
     Player,
     Raw,
+    Recorder,
     Served,
     client_frame,
     closing,
@@ -30,7 +31,7 @@ from test_gateway_kit import (
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway import Limits, PackageType, encode_package, encode_request
+from gateway import HandshakeReply, Limits, PackageType, encode_package, encode_request
 from gateway.tcp import TcpWire
 
 QUICK = Limits(handshake_timeout=0.2, heartbeat=None)
@@ -402,6 +403,48 @@ def test_no_more_strangers_are_kept_than_there_may_be_connections() -> None:
                 async with player(served.port) as late:
                     await still_served(late)
                 await still_served(good)
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [UPGRADE, HELLO, HELLO[:-1]], ids=["upgraded", "no ack over TCP", "half a hello"])
+def test_strangers_who_hold_all_connections_lose_them_to_clients_and_clients_never_lose_theirs(sent: bytes) -> None:
+    async def main() -> None:
+        async with serving(limits=Limits(connections=3, heartbeat=None)) as served, player(served.port) as good:
+            await until(lambda: served.acceptor.clients)
+            async with arrivals(served, 2, sent), player(served.port) as second, player(served.port) as third:
+                for one in (second, third, good):
+                    await still_served(one)
+                # All places are clients' now: nobody makes room for one more, and whoever is at the door stays.
+                async with arrivals(served, 1, b"") as (silent,), raw(served.port) as late:
+                    late.send(UPGRADE)
+                    assert (await late.rest()).startswith(b"HTTP/1.1 503 ")
+                    silent.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert (await silent.rest()).startswith(b"HTTP/1.1 200 ")
+                await still_served(good)
+
+    run(main())
+
+
+def test_a_client_for_whose_handshake_the_app_takes_its_time_makes_no_room() -> None:
+    async def main() -> None:
+        acceptor = Recorder()
+        decided = asyncio.Event()
+
+        async def decide() -> HandshakeReply:
+            await decided.wait()
+            return HandshakeReply()
+
+        acceptor.answer = lambda _client, _request: decide()
+        limits = Limits(handshakes=1, heartbeat=None)
+        async with serving(acceptor, limits=limits) as served, player(served.port, working=False) as patient:
+            await patient.send(HELLO)
+            await until(lambda: acceptor.requests)
+            async with arrivals(served, 3, b""):
+                decided.set()
+                await patient.package()
+                await patient.send(ACK)
+                await still_served(patient)
 
     run(main())
 

@@ -94,6 +94,14 @@ def test_frames_to_be_refused_go_to_the_core_by_their_header(header: bytes) -> N
     assert core.parser_exc is not None
 
 
+def test_small_frames_behind_others_are_refused_by_size_and_mask_as_the_first_is() -> None:
+    good, large, bare = client_frame(b"x" * 10, 0x82), client_frame(b"x" * 11, 0x82), b"\x82\x06unmask"
+    for bad in (large, bare):
+        alone = list(FrameReader(10).feed(bad))
+        assert [plain for plain, _ in alone] == [False]
+        assert list(FrameReader(10).feed(good + good + bad)) == [(True, b"x" * 10), (True, b"x" * 10), *alone]
+
+
 def test_no_more_is_kept_than_has_arrived() -> None:
     reader = FrameReader(LIMIT)
     assert list(reader.feed(b"\x82\xff" + LIMIT.to_bytes(8, "big"))) == []

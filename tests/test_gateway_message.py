@@ -90,6 +90,14 @@ def test_responses_come_back_as_they_were(request_id: int, body: bytes) -> None:
     assert decode_message(encode_response(request_id, body)) == Message(RESPONSE, request_id, None, body)
 
 
+@pytest.mark.parametrize("request_id", [1, 127, 128, 2**14 - 1, 2**14, 2**21 - 1, 2**21, 2**28])
+def test_ids_are_written_in_groups_of_seven_bits_the_lowest_first(request_id: int) -> None:
+    written = encode_request(request_id, "r", b"")[1:-2]
+    assert sum((byte & 127) << 7 * place for place, byte in enumerate(written)) == request_id
+    assert [byte >> 7 for byte in written] == [1] * (len(written) - 1) + [0]
+    assert len(written) == -(-request_id.bit_length() // 7)
+
+
 @pytest.mark.parametrize("request_id", [2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**64 - 1])
 def test_ids_beyond_32_bits_are_read_correctly(request_id: int) -> None:
     assert decode_message(encode_request(request_id, "r", b"")).id == request_id

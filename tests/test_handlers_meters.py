@@ -79,6 +79,23 @@ async def test_an_answers_latency_goes_into_its_bucket_when_the_turn_is_over() -
 
 
 @virtual
+async def test_outcomes_that_are_read_within_a_turn_agree_with_each_other_and_never_shrink() -> None:
+    clock = Clock()
+    requests = Requests(["a.b.c"], clock)
+    taken = [take(requests, "a.b.c") for _ in range(3)]
+    answer(taken[0])
+    tally = requests.tallies["a.b.c"]
+    assert tally.outcomes()["ok"] == 1
+    answer(taken[1], 503)
+    assert tally.outcomes() == {"ok": 1, "notify": 0, "503": 1}
+    assert sum(requests.figures().buckets) == 2
+    await turn()
+    answer(taken[2], 503)
+    await turn()
+    assert tally.outcomes() == {"ok": 1, "notify": 0, "503": 2}
+
+
+@virtual
 async def test_what_takes_longer_than_the_last_bound_has_a_bucket_too() -> None:
     clock = Clock()
     requests = Requests(["a.b.c"], clock)

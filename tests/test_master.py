@@ -341,6 +341,37 @@ def test_a_server_that_was_taken_for_dead_and_lives_has_not_ended_yet(monkeypatc
     asyncio.run(scenario())
 
 
+def test_a_living_server_that_nobody_watches_is_watched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        life = stage.actors.handles["chat-1"]
+        master._supervisor.unwatch("chat-1")
+        watches = len(life.watches)
+        master._run(master._supervisor.tend())
+        await until(lambda: len(life.watches) > watches)
+        life.die(ActorUnavailableError("killed", None))
+        await until(lambda: master._ends.of("chat-1"))
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
+def test_a_life_of_an_actor_that_is_not_known_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        stage = Stage(monkeypatch)
+        master = await stage.running()
+        master._membership.lost("chat-1")
+        registration, _ = await master.register("chat-1", Place("w2", "n", "i"))
+        del stage.actors.handles["chat-1"]
+        member = Member(id="chat-1", type="chat", incarnation=registration.incarnation)
+        assert not await master.booted(member, Place("w2", "n", "i"))
+        assert "chat-1" not in master._membership.living()
+        await ended(master)
+
+    asyncio.run(scenario())
+
+
 def test_a_server_whose_process_stands_still_loses_its_place_and_has_it_again_when_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -236,7 +236,7 @@ def test_a_restart_that_cannot_end_or_start_a_server_says_so_and_the_next_one_ma
 
 
 @pytest.mark.parametrize("also_no_end", [False, True])
-def test_an_added_server_that_cannot_be_started_leaves_nothing_behind(also_no_end: bool) -> None:
+def test_an_added_server_that_cannot_be_started_leaves_nothing_behind_or_is_to_go(also_no_end: bool) -> None:
     async def scenario() -> None:
         setup = Setup()
         setup.fleet.cannot_start["chat-3"] = RuntimeError("no worker\nto be had")
@@ -244,8 +244,11 @@ def test_an_added_server_that_cannot_be_started_leaves_nothing_behind(also_no_en
             setup.fleet.cannot_end["chat-3"] = TimeoutError()
         with pytest.raises(OperationError, match=r"^chat-3 was not added: RuntimeError: no worker to be had$"):
             await setup.operations.add("chat", 1)
-        assert "chat-3" not in setup.membership
         assert setup.fleet.steps[-2:] == ["end chat-3", "tell all serve"]
+        if also_no_end:
+            setup.fleet.cannot_end.clear()
+            await setup.operations.remake("chat-3")
+        assert "chat-3" not in setup.membership
         await setup.operations.add("chat", 1)
 
     asyncio.run(scenario())
@@ -404,7 +407,7 @@ def test_nothing_can_be_done_to_a_game_that_is_still_starting() -> None:
     async def scenario() -> None:
         setup = Setup()
         setup.membership.serving = False
-        with pytest.raises(OperationError, match="the game is still starting"):
+        with pytest.raises(OperationError, match="the game is starting, or stopping"):
             await setup.operations.restart(GAME, None, 10)
 
     asyncio.run(scenario())
