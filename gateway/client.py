@@ -230,7 +230,7 @@ class Client:
                 reply = await coming
             finally:
                 if self.stream_wire is not None and not self.closed:
-                    self._hub.wait(self._wire)
+                    self._hub.wait(self.stream_wire)
             event = self._connection.reply(request, reply)
         except Exception:
             logger.exception(CRASH, self._hub.name, "handshake", *self.address)

@@ -111,12 +111,12 @@ class Hub:
             self.unready.enter(entry)
         self._drop(self.lobby.enter(entry))
 
-    def advance(self, entry: Entry) -> None:
+    def advance(self, entry: object) -> None:
         """Note that a connection got further in its handshake."""
         self.lobby.advance(entry)
         self.unready.advance(entry)
 
-    def through(self, entry: Entry) -> None:
+    def through(self, entry: object) -> None:
         """Note that a connection does not wait any more: its handshake is finished, or it is for us to go on."""
         self.lobby.leave(entry)
         self.unready.leave(entry)
