@@ -111,6 +111,16 @@ class Actors:
         """Call a server. Raises RayError, and TimeoutError when it does not answer in time."""
         return await asyncio.wait_for(getattr(self.handles[server_id], method).remote(*arguments), within)
 
+    async def answers(self, server_id: str) -> bool:
+        """Tell whether a server does anything at all. One that has died is said to: its death is noticed elsewhere."""
+        try:
+            await self.ask(server_id, "ping")
+        except TimeoutError:
+            return False
+        except (RayError, KeyError) as error:
+            logger.debug("%s: not asked whether it is there: %s", server_id, one_line(error))
+        return True
+
     async def tried(self, server_id: str, what: str, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call of a server; where it fails, or there is no server, say what did not happen, and return None."""
         try:

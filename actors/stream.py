@@ -110,7 +110,8 @@ class Stream:
         """Queue an entry. Raises QueueFull, and TypeError for an entry that msgpack cannot pack."""
         packed = pack_entry(entry)
         queued = self.queued + len(packed)
-        if queued > self._queue and (vital or self.queued) and (not vital or queued > self._queue + self._reserve):
+        room = self._queue + (self._reserve if vital else 0)
+        if queued > room and (vital or self.queued):
             raise QueueFull(vital=vital)
         self.queued = queued
         self._waiting.append(packed)

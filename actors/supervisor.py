@@ -8,14 +8,17 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayError
 
+from actors import liveness
 from actors.carrier import one_line
 from actors.config import Game, ServerSpec
 from actors.deaths import exit_of
 from actors.ends import End, Ends, reason_of
 from actors.fleet import ACK, Actors
+from actors.liveness import Liveness
 from actors.membership import DRAIN, Membership, Notes, Place, Report
 from actors.operations import LEAVE, RATE
 from actors.revival import Revival
+from actors.tasks import every
 from handlers.members import Member
 
 __all__ = ["Supervisor"]
@@ -26,9 +29,6 @@ LOOK = 0.3
 """Seconds between looks at a server that died."""
 TEND = 1.0
 """Seconds between looks at the table of servers."""
-LISTEN, SILENT = 2.0, 3
-"""Seconds between questions whether servers are there, and how often in turn one does not answer, for 5 s each time,
-until it is taken for dead."""
 DRAIN_SPARE = 60.0
 """Seconds that a drain may take beside sending the clients away at the rate."""
 
@@ -62,8 +62,7 @@ class Supervisor:
         self._settle = settle
         self._changed = asyncio.Event()
         self._starting: dict[str, asyncio.Event] = {}
-        self._silent: dict[str, int] = {}
-        """How often in turn servers did not answer."""
+        self._liveness = Liveness(membership, actors)
         self._sought: set[str] = set()
         """Missing servers that are being asked whether they are there."""
         self._ending: set[str] = set()
@@ -219,13 +218,7 @@ class Supervisor:
 
     async def tend(self) -> None:
         """Take their place from the dead, notice who stands still, and look for those who did not answer; for ever."""
-        self._spawn(self._listen())
-        while True:
-            await asyncio.sleep(TEND)
-            try:
-                await self._look_after()
-            except Exception:
-                logger.exception("looking after the servers failed; it is tried again")
+        await asyncio.gather(every(TEND, self._look_after), every(liveness.LISTEN, self._liveness.look))
 
     async def _look_after(self) -> None:
         if gone := self._membership.expire():
@@ -254,35 +247,6 @@ class Supervisor:
         if self.note_booted(report.member, report.place):
             self.publish()
             self.drain_again(server_id)
-
-    async def _listen(self) -> None:
-        """Take those for dead whose process is there and does not answer; for ever. They may answer again."""
-        while True:
-            await asyncio.sleep(LISTEN)
-            try:
-                await self._hear_all()
-            except Exception:
-                logger.exception("asking the servers whether they are there failed; it is tried again")
-
-    async def _hear_all(self) -> None:
-        living = self._membership.living()
-        answers = await asyncio.gather(*(self._answers(server_id) for server_id in living))
-        silent = {server_id for server_id, answer in zip(living, answers, strict=True) if not answer}
-        self._silent = {i: self._silent.get(i, 0) + 1 for i in silent.intersection(self._membership.living())}
-        for server_id, times in self._silent.items():
-            if times == SILENT:
-                logger.error("%s: does not answer; if it goes on so, users go to others", server_id)
-                self._membership.lost(server_id)
-
-    async def _answers(self, server_id: str) -> bool:
-        """Tell whether a server does anything at all; one that has died does not count here, others notice that."""
-        try:
-            await self._actors.ask(server_id, "ping")
-        except TimeoutError:
-            return False
-        except (RayError, KeyError) as error:
-            logger.debug("%s: not asked whether it is there: %s", server_id, one_line(error))
-        return True
 
     def drain_again(self, server_id: str) -> None:
         """Drain a server that is there again, if it is to be drained: an accident does not undo what is wanted."""

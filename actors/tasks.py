@@ -1,10 +1,13 @@
-"""The tasks of one object: kept while they run, told of when they fail, cancelled together."""
+"""The tasks of one object: kept while they run, told of when they fail, cancelled together. And what comes again."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-__all__ = ["Tasks"]
+__all__ = ["Tasks", "every"]
+
+logger = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -32,3 +35,13 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
+
+
+async def every(seconds: float, function: Callable[[], Awaitable[None]]) -> None:
+    """Call a function ``seconds`` after its last end, for ever; what it raises is logged, and it is called again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await function()
+        except Exception:
+            logger.exception("%s failed; it is called again in %g s", function, seconds)

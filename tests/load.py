@@ -21,8 +21,16 @@ class Load:
     The context's end raises TimeoutError where a request was not answered, and whatever ended a client's connection.
     """
 
-    def __init__(self, clients: list[PomeloClient], route: str, message: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        clients: list[PomeloClient],
+        route: str,
+        message: dict[str, Any] | None = None,
+        *,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.codes: Counter[int] = Counter()
+        self._deadline = deadline
         self._clients = clients
         self._route = route
         self._message = message
@@ -48,6 +56,6 @@ class Load:
 
     async def _ask(self, client: PomeloClient) -> None:
         while not self._over.is_set():
-            answer = await client.request(self._route, self._message, timeout=DEADLINE)
+            answer = await client.request(self._route, self._message, timeout=self._deadline)
             self.codes[answer.get("code", 200)] += 1
             await asyncio.sleep(PACE)

@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RuntimeEnvSetupError
 
+import actors.liveness
 import actors.master
 import actors.membership
 import actors.revival
@@ -147,7 +148,7 @@ class Stage:
         monkeypatch.setattr(actors.master, "Actors", lambda namespace: self.actors)
         monkeypatch.setattr(actors.supervisor, "exit_of", self.exit_of)
         monkeypatch.setattr(actors.supervisor, "TEND", 0.01)
-        monkeypatch.setattr(actors.supervisor, "LISTEN", 0.01)
+        monkeypatch.setattr(actors.liveness, "LISTEN", 0.01)
         monkeypatch.setattr(actors.revival, "PAUSE", 0.01)
         self.exits: dict[tuple[str, str], tuple[str, str]] = {}
         """What Ray tells of the processes of worker and node, as deaths.exit_of returns it."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from load import Load
 from nodes import Cluster, free_port
 from pomelo_client import PomeloClient
 from running import RunningGame
@@ -56,11 +57,9 @@ async def lose_the_head(travelling: Travelling) -> None:
     async with PomeloClient((await travelling.connectors())[stays]) as client:
         travelling.head.lose()
         lost = time.monotonic()
-        starting = asyncio.create_task(asyncio.to_thread(travelling.cluster.start_head))
-        while not starting.done():
-            assert (await client.request("connector.entry.show", timeout=2))["server"] == stays
-            await asyncio.sleep(0.2)
-        await starting
+        async with Load([client], "connector.entry.show", deadline=2) as load:
+            await asyncio.to_thread(travelling.cluster.start_head)
+        assert set(load.codes) == {200}
         started = time.monotonic()
 
         async def all_serve() -> bool:
