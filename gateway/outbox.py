@@ -2,8 +2,8 @@
 
 Whoever waits for something, an answer, a handshake or a heartbeat, is written to at the end of the turn of the loop
 that made it. Those who only get pushes follow, a few in a turn: between two portions of a crowd the loop reads what
-came in, and sends on what the first of them asked next. What is pushed meanwhile to those that still wait goes out in
-the same write, so the busier a room is the fewer writes a push takes.
+came in, and sends on what the first of them asked next, and other threads get the interpreter. What is pushed meanwhile
+to those that still wait goes out in the same write, so the busier a room is the fewer writes a push takes.
 
 Clients of one room mostly get the same frames: their chunks are the same objects, so the bytes joined for the one
 before serve the next as well.
@@ -11,6 +11,7 @@ before serve the next as well.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ __all__ = ["Outbox", "Writer"]
 
 # Writes in one turn to those who only get pushes: about 0.2 ms, several times what a turn costs by itself.
 PORTION = 64
+# In a turn in which somebody was answered they are so few, and twice as many in each that follows: what is asked next
+# should not wait for a crowd.
+FIRST_PORTION = 8
 # Turns after which most of a large crowd is through.
 TURNS = 32
 
@@ -39,12 +43,13 @@ class Writer(Protocol):
 class Outbox:
     """The clients of a listener that have something pending. `call_soon` is the loop's, or a test's."""
 
-    __slots__ = ("_call_soon", "_first", "_others", "_scheduled")
+    __slots__ = ("_call_soon", "_first", "_others", "_portion", "_scheduled")
 
     def __init__(self, call_soon: Callable[[Callable[[], Any]], Any]) -> None:
         self._call_soon = call_soon
         self._first: list[Writer] = []
         self._others: deque[Writer] = deque()
+        self._portion = PORTION
         self._scheduled = False
 
     def add(self, writer: Writer) -> None:
@@ -71,11 +76,15 @@ class Outbox:
 
     def _go_on(self) -> None:
         self._scheduled = False
+        self._portion = FIRST_PORTION if self._first else min(2 * self._portion, PORTION)
         self._write_first()
         # At least a share of them, so that a large crowd is not kept waiting by turns that take long.
-        self._write_others(max(PORTION, len(self._others) // TURNS))
+        self._write_others(max(self._portion, len(self._others) // TURNS))
         if self._others:
             self._schedule()
+            # Python takes the interpreter from a busy thread after 5 ms only: the thread that brings what another
+            # server sent, the next push perhaps, would wait for most of a crowd. This takes some microseconds.
+            time.sleep(0)
 
     def _write_first(self) -> None:
         first, self._first = self._first, []

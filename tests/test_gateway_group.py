@@ -180,7 +180,7 @@ def test_each_client_gets_what_it_was_sent_alone_and_in_groups_in_the_order_of_t
         # Nothing is kept for a batch that nobody is in.
         assert all(not group._batches for group in made)
 
-    with mock.patch.object(outbox_module, "PORTION", 2):
+    with mock.patch.multiple(outbox_module, PORTION=2, FIRST_PORTION=1):
         run(scenario())
 
 
@@ -232,11 +232,11 @@ def test_those_who_wait_for_an_answer_are_written_to_before_a_crowd_that_is_push
         crowd.clients[199].respond(1, b"{}")
         crowd.turns.turn()
         assert crowd.sockets[199].writes == 1
-        assert [socket.writes for socket in crowd.sockets].count(1) == 1 + outbox_module.PORTION
+        assert [socket.writes for socket in crowd.sockets].count(1) == 1 + outbox_module.FIRST_PORTION
         # What is pushed meanwhile goes to the others together with what they still wait for.
         crowd.group(range(200)).send(push(2))
         crowd.finish()
-        assert sum(socket.writes for socket in crowd.sockets) == 200 + 1 + outbox_module.PORTION
+        assert sum(socket.writes for socket in crowd.sockets) == 200 + 1 + outbox_module.FIRST_PORTION
         assert all(data.count(b"r") >= 2 for data in crowd.written())
 
     run(scenario())

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.outbox import PORTION, Outbox
+from gateway.outbox import FIRST_PORTION, PORTION, Outbox
 
 
 class Writer:
@@ -103,12 +103,30 @@ def test_a_crowd_is_written_to_in_portions_and_who_is_in_haste_first() -> None:
     outbox.hasten(writers[-1])
     calls.pop()()
     assert writers[-1].written == [b"push"]
-    assert [len(writer.written) for writer in writers].count(1) == PORTION + 1
+    assert [len(writer.written) for writer in writers].count(1) == FIRST_PORTION + 1
     writers[-2].send(outbox, b" and more")
     while calls:
         calls.pop()()
     assert writers[-2].written == [b"push and more"]
     assert all(len(writer.written) == 1 for writer in writers)
+
+
+def test_the_portions_of_a_crowd_grow_until_somebody_is_in_haste_again() -> None:
+    outbox, calls = make()
+    writers = [Writer() for _ in range(5 * PORTION)]
+    for writer in writers:
+        writer.send(outbox, b"push")
+
+    def turn() -> int:
+        before = sum(bool(writer.written) for writer in writers)
+        calls.pop()()
+        return sum(bool(writer.written) for writer in writers) - before
+
+    assert turn() == PORTION
+    outbox.hasten(Writer())
+    assert [turn() for _ in range(5)] == [8, 16, 32, 64, 64]
+    outbox.hasten(Writer())
+    assert turn() == FIRST_PORTION == 8
 
 
 def test_those_that_were_written_to_in_haste_do_not_pile_up() -> None:
