@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ def test_every_abuse_of_a_request_is_answered_and_the_servers_stay(game: Running
             assert await pids(client) == [area, connector]
 
     asyncio.run(scenario())
+
+
+def test_servers_do_not_step_back_behind_other_processes_as_workers_of_ray_do(game: RunningGame) -> None:
+    """Fails without RAY_worker_niceness=0 in the servers' environment: Ray puts its workers at 15."""
+
+    async def scenario() -> list[int]:
+        async with PomeloClient(game.urls["connector-1"]) as client:
+            await client.request("connector.entry.login", {"uid": "nice"})
+            return await pids(client)
+
+    for pid in asyncio.run(scenario()):
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 BODIES: list[tuple[bytes, int | None]] = [
