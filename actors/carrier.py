@@ -1,10 +1,13 @@
 """How links travel: as calls of Ray actors."""
 
+import asyncio
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayError
 
-from actors.way import CallFailed, Way
+from actors.way import Back, CallFailed, Way
 
 __all__ = ["Handles", "one_line"]
 
@@ -37,19 +40,42 @@ class _RayWay:
     def __init__(self, peer: str, handles: Handles) -> None:
         self._peer = peer
         self._handles = handles
+        self._handle: Any = None
+        self._carry: Any = None
 
-    async def call(self, carrier: bytes) -> bytes:
+    def call(self, carrier: bytes, back: Back) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            back: bytes = await self._handles.get(self._peer).carry.remote(carrier)
-        except RayError as error:
-            raise CallFailed(one_line(error)) from error
-        return back
+            handle = self._handles.get(self._peer)
+            if handle is not self._handle:
+                self._handle, self._carry = handle, handle.carry
+            future: Future[bytes] = self._carry.remote(carrier).future()
+        except (CallFailed, RayError) as error:
+            loop.call_soon(back, _failure(error))
+        else:
+            future.add_done_callback(partial(_hand_over, loop, back))
 
     async def ended(self) -> None:
         try:
             await self._handles.get(self._peer).ended.remote()
         except RayError as error:
             raise CallFailed(one_line(error)) from error
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, back: Back, future: Future[bytes]) -> None:
+    """Take what came back to the loop, from the thread in which Ray calls this."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_finish, back, future)
+
+
+def _finish(back: Back, future: Future[bytes]) -> None:
+    error = future.exception()
+    back(future.result() if error is None else _failure(error))
+
+
+def _failure(error: BaseException) -> BaseException:
+    """Return an error of Ray as one of ours, any other as it is."""
+    return CallFailed(one_line(error)) if isinstance(error, RayError) else error
 
 
 def one_line(error: BaseException) -> str:

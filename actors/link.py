@@ -1,8 +1,8 @@
 """A link: the way to one other server, over calls that carry its stream.
 
 A link that is idle sends at once. While its one call is under way it gathers, and sends all of that when the call
-returns; so a batch grows with the load by itself, without a timer. What the peer has to say comes back with the call's
-return, or by the peer's own call.
+returns, before it looks at what came back if that is worth a call; so a batch grows with the load by itself, without a
+timer. What the peer has to say comes back with the call's return, or by the peer's own call.
 
 The first hello makes a link up; from then on one more call stays under way that ends with the peer's life. When the
 peer dies, or a carrier is lost, the link is down: what was in flight fails at once, requests are refused here, and a
@@ -14,14 +14,16 @@ import logging
 import math
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
 from typing import Any
 
+from actors.greeter import RETRY, Greeter
 from actors.held import HELD_KINDS, Held
 from actors.pending import Pending
 from actors.quiet import Quiet
-from actors.stream import LIFE, Carrier, QueueFull, Stream, Verdict
+from actors.stream import BATCH, LIFE, Carrier, QueueFull, Stream, Verdict
 from actors.tasks import Tasks
-from actors.way import CallFailed, Logic, Way
+from actors.way import STOPPED, CallFailed, Logic, Way, end_of
 from handlers.errors import Unavailable
 from handlers.link import CLOSED, Done, Entry
 
@@ -38,12 +40,12 @@ GAP = 1.0
 QUIET = 5.0
 """Seconds after which a link that carried nothing makes an empty call: two sides which, after a loss, do not mean the
 same beginning find out before a request does, and a peer that hangs, or a later life, is known before it is needed."""
-STOPPED = "it stopped"
-"""The reason of a link's end that is none to worry about."""
+FAILED = "an error of its own"
 OUTLIVED = b"outlived"
 """What a call of an earlier life of the peer returns; no carrier begins so."""
-RETRY = (0.1, 2.0)
-"""Seconds between hellos while a link is down: the first pause, doubled up to the last."""
+AHEAD = 64
+"""Entries that are worth a call before what the last one returned is applied: the peer works on them meanwhile. Fewer
+wait for what the return lets come, since a call costs as much CPU as a hundred requests."""
 DROPPED = (Verdict.STALE, Verdict.OUTLIVED)
 
 
@@ -89,8 +91,8 @@ class Link:
         self._woken = False
         self._watching = False
         self._last_call = 0.0
-        self._greeter: asyncio.Task[None] | None = None
         self._tasks = Tasks(self._task_failed)
+        self._greeter = Greeter(self._hello, self._tasks)
         self.quiet = Quiet(self._is_quiet)
         """No request to the peer is unanswered, no entry waits or is being carried. What is held does not count."""
         self._closed = False
@@ -155,12 +157,12 @@ class Link:
 
         It waits one turn of the loop, in which quick handlers finish and have their answers go back with it.
         """
-        verdict = self._receive(carrier)
-        if verdict in DROPPED:
-            return OUTLIVED if verdict is Verdict.OUTLIVED else b""
-        token = self.stream.token
         self._serving += 1
         try:
+            verdict = self._receive(carrier)
+            if verdict in DROPPED:
+                return OUTLIVED if verdict is Verdict.OUTLIVED else b""
+            token = self.stream.token
             await asyncio.sleep(0)
         finally:
             self._serving -= 1
@@ -184,7 +186,7 @@ class Link:
         if self.stream.gap_since is not None and now - self.stream.gap_since > GAP:
             self._go_down("a carrier was lost")
         elif self._idle and now - self._last_call > QUIET:
-            self._tasks.run(self._carry())
+            self._call()
 
     async def close(self) -> None:
         """End the link: what is in flight fails, nothing is tried again."""
@@ -226,8 +228,7 @@ class Link:
             self._release()
 
     def _is_quiet(self) -> bool:
-        calling = self._laden and self._calling == self.stream.token
-        return not (self._pending or self.stream.waiting or calling)
+        return not (self._pending or self.stream.waiting or (self._laden and self._calling == self.stream.token))
 
     def _release(self) -> None:
         """Send what is held, in order, if the peer is there in the life that it waits for."""
@@ -256,61 +257,64 @@ class Link:
         return self._calling != self.stream.token and not self._serving and self.state is _UP
 
     def _wake(self) -> None:
-        """Have what waits carried at the end of this turn of the loop, so that it goes together."""
+        """Have what waits carried after the next turn of the loop, so that what comes in that turn goes with it."""
         if self.stream.waiting and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._loop.call_soon, self._flush)
 
     def _flush(self) -> None:
         self._woken = False
         if self._idle and self.stream.waiting:
-            self._tasks.run(self._carry())
+            self._call()
 
-    async def _carry(self) -> None:
-        """Make one call with what waits, or a hello, and take in what returns."""
+    def _call(self) -> None:
+        """Make one call with what waits, or a hello."""
         token = self._calling = self.stream.token
         self._last_call = self._loop.time()
         self.calls += 1
         self._laden = self.stream.waiting > 0
         timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
-        try:
-            back = await self._way.call(self.stream.take())
-        except CallFailed as error:
-            reason, back = str(error), b""
-        else:
-            reason = "it knows nothing of this link"
-        finally:
-            timer.cancel()
+        self._way.call(self.stream.take(), partial(self._back, token, timer))
+
+    def _back(self, token: int, timer: asyncio.TimerHandle, came: bytes | BaseException) -> None:
+        """Take in what a call returned, or why it did not."""
+        timer.cancel()
         if token != self.stream.token or self._closed:
             return
         self._calling = 0
         self.unresponsive = False
-        if back == OUTLIVED:
-            self._go_down("it knows a later life of this server")
-            self._logic.outlived()
-        elif not back or self._receive(Carrier.unpack(back)) in DROPPED:
-            self._go_down(reason)
-        elif token != self.stream.token:
-            # The return made this side begin anew; the peer, who sent it in good faith, has to hear of that.
-            self._tasks.run(self._carry())
-        else:
-            # Not before a call came back: what reached the peer's next life may not reach it from here yet.
-            self._release()
+        try:
+            self._take_in(token, came)
+        except Exception:
+            logger.exception("%s: the link to %s failed", self._own, self.peer)
+            self._loop.call_later(RETRY[1], self._go_down, FAILED)
         self._wake()
         self.quiet.look()
 
-    async def _greet(self) -> None:
-        pause, longest = RETRY
-        while not self._closed:
-            if self._calling != self.stream.token:
-                await self._carry()
-            if self.stream.peer_token:
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+    def _take_in(self, token: int, came: bytes | BaseException) -> None:
+        """Do what is due when a call that went under a token has come back."""
+        if isinstance(came, CallFailed):
+            self._go_down(str(came))
+        elif isinstance(came, BaseException):
+            self._task_failed(came)
+        elif came == OUTLIVED:
+            self._go_down("it knows a later life of this server")
+            self._logic.outlived()
+        elif not came or self._receive(Carrier.unpack(came)) in DROPPED:
+            self._go_down("it knows nothing of this link")
+        elif token != self.stream.token:
+            # The return made this side begin anew; the peer, who sent it in good faith, has to hear of that.
+            self._call()
+        else:
+            # Not before a call came back: what reached the peer's next life may not reach it from here yet.
+            self._release()
+
+    def _hello(self) -> None:
+        if self._calling != self.stream.token:
+            self._call()
 
     def _not_back(self, token: int) -> None:
-        if token == self.stream.token and not self.unresponsive:
+        if token == self.stream.token and not (self.unresponsive or self._closed):
             self.unresponsive = True
             logger.warning("%s: %s does not respond; requests to it are refused", self._own, self.peer)
 
@@ -327,6 +331,8 @@ class Link:
             self.stream.adopt(carrier.token)
             self._came_up()
         token = self.stream.token
+        if self._idle and (self.stream.waiting >= AHEAD or self.stream.queued >= BATCH):
+            self._call()
         for entry in self.stream.sequence(carrier, self._loop.time()):
             if token != self.stream.token:
                 break
@@ -334,7 +340,6 @@ class Link:
                 self._pending.settle(*entry[1:])
             else:
                 self._apply(self, entry)
-        self.quiet.look()
         return verdict
 
     # -- up and down
@@ -344,11 +349,12 @@ class Link:
             logger.info("%s: %s is back", self._own, self.peer)
         self.state = LinkState.UP
         self.unresponsive = False
+        self._greeter.end()
         if not self._watching:
             self._tasks.run(self._watch())
         self._logic.greeted(self.peer, self.incarnation)
         if self._held is not None and self._calling != self.stream.token:
-            self._tasks.run(self._carry())
+            self._call()
         self._wake()
 
     async def _watch(self) -> None:
@@ -356,11 +362,8 @@ class Link:
         self._watching = True
         try:
             while self.stream.peer_token and not self._closed:
-                token, reason = self.stream.token, STOPPED
-                try:
-                    await self._way.ended()
-                except CallFailed as error:
-                    reason = str(error)
+                token = self.stream.token
+                reason = await end_of(self._way)
                 # Where the link began anew meanwhile it may be with a later life of the peer: watch that one.
                 if token == self.stream.token:
                     self._go_down(reason)
@@ -380,9 +383,8 @@ class Link:
         self._greet_if_down()
 
     def _greet_if_down(self) -> None:
-        if self._closed or self.stream.peer_token or (self._greeter is not None and not self._greeter.done()):
-            return
-        self._greeter = self._tasks.run(self._greet())
+        if not (self._closed or self.stream.peer_token):
+            self._greeter.begin()
 
     def _begin_anew(self, reason: str) -> None:
         """Drop all that was under way: what is in flight is answered 503, and the logic is told."""
@@ -395,4 +397,4 @@ class Link:
     def _task_failed(self, error: BaseException) -> None:
         logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
         # Not at once: what failed here may fail again.
-        self._loop.call_later(RETRY[1], self._go_down, "an error of its own")
+        self._loop.call_later(RETRY[1], self._go_down, FAILED)

@@ -48,8 +48,12 @@ class _Server:
         )
         self._host.boot()
 
+    @ray.method(enable_task_events=False)
     async def carry(self, carrier: bytes) -> bytes:
-        """Take a link's call; for other servers."""
+        """Take a link's call; for other servers.
+
+        Ray keeps no record of these calls: hundreds a second would push those of all else out of its table of tasks.
+        """
         return await self._host.serve(carrier)
 
     async def update(self, members: list[Member], handles: dict[str, Any], version: int, notes: Notes) -> None:

@@ -5,21 +5,41 @@ from typing import NamedTuple, Protocol
 
 from handlers.link import Entry, Link
 
-__all__ = ["CallFailed", "Logic", "Way"]
+__all__ = ["STOPPED", "Back", "CallFailed", "Logic", "Way", "end_of"]
+
+STOPPED = "it stopped"
+"""The reason of a peer's end that is none to worry about."""
 
 
 class CallFailed(Exception):
     """The call did not get through, or the peer died before it returned."""
 
 
+Back = Callable[[bytes | BaseException], None]
+"""Takes what a call came to: what goes back with it, or why nothing does, CallFailed or what nobody expected."""
+
+
 class Way(Protocol):
     """The way to one peer."""
 
-    async def call(self, carrier: bytes) -> bytes:
-        """Have the peer serve a carrier and return what goes back. Raises CallFailed."""
+    def call(self, carrier: bytes, back: Back) -> None:
+        """Have the peer serve a carrier; ``back`` is called once with what comes of it, on this loop, but not yet now.
+
+        Not a coroutine: a task that waits would have what came back a turn of the loop later, and the turns of a busy
+        loop take as long as the call.
+        """
 
     async def ended(self) -> None:
         """Return when the peer stops; stays under way while it lives. Raises CallFailed the moment it dies."""
+
+
+async def end_of(way: Way) -> str:
+    """Return, when the peer's life ends, why it did."""
+    try:
+        await way.ended()
+    except CallFailed as error:
+        return str(error)
+    return STOPPED
 
 
 class Logic(NamedTuple):

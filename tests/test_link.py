@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ways import TaskWay
 
 from actors import link as link_module
 from actors.links import Links
@@ -80,14 +81,15 @@ class Network:
         return back
 
 
-class _Way:
+class _Way(TaskWay):
     """The way of one peer to another."""
 
     def __init__(self, network: Network, own: str, peer: str) -> None:
+        super().__init__()
         self.network, self.own, self.peer = network, own, peer
         self.under_way = 0
 
-    async def call(self, carrier: bytes) -> bytes:
+    async def carried(self, carrier: bytes) -> bytes:
         self.network.calls += 1
         self.under_way += 1
         self.network.most_under_way = max(self.network.most_under_way, self.under_way)
@@ -127,6 +129,45 @@ def test_what_comes_while_a_call_is_in_flight_goes_together_in_the_next() -> Non
         assert [payload for _, payload in answers] == [b"echo %d" % number for number in range(500)]
         assert network.calls - calls <= 3
         assert network.most_under_way == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("waiting", "ahead"), [(link_module.AHEAD - 1, 0), (link_module.AHEAD, 1)])
+def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(waiting: int, ahead: int) -> None:
+    async def scenario() -> None:
+        network = Network(lambda: 0.01)
+        one, _ = await two(network)
+        await one.ask("b", ECHO, 0)
+        first = asyncio.create_task(one.ask("b", ECHO, 1))
+        calls = network.calls
+        await asyncio.sleep(0.005)
+        assert network.calls == calls + 1
+        calls_at_answer = []
+        first.add_done_callback(lambda _: calls_at_answer.append(network.calls))
+        link = one.links.to("b")
+        link.request(SLOW, (0,), 30, lambda *_: None)
+        rest = [asyncio.create_task(one.ask("b", ECHO, number)) for number in range(waiting - 1)]
+        await first
+        await asyncio.gather(*rest)
+        assert calls_at_answer == [calls + 1 + ahead]
+        assert network.most_under_way == 1
+
+    run(scenario())
+
+
+def test_a_peer_that_comes_and_goes_within_the_pause_between_hellos_is_greeted_again() -> None:
+    async def scenario() -> None:
+        network = Network()
+        one, _ = await two(network)
+        for _ in range(3):
+            assert await one.ask("b", ECHO, 1) == (0, b"echo 1")
+            network.lose_next = 1
+            assert (await one.ask("b", ECHO, 2))[0] == 503
+            assert not one.links.up("b")
+            # Sooner than a greeter that has gone on since the first hello would come round to it.
+            await asyncio.sleep(0.02)
+            assert one.links.up("b")
 
     run(scenario())
 

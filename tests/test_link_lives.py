@@ -7,6 +7,7 @@ import pytest
 from conftest import GAME
 from pomelo_client import PomeloClient
 from test_link import ECHO, Network, Peer
+from ways import TaskWay
 
 from actors.config import Game, load_game
 from actors.host import Host
@@ -98,14 +99,15 @@ class _Master:
         raise AssertionError(reason)
 
 
-class _Between:
+class _Between(TaskWay):
     """The way between hosts in one process, by name; the one that was put in last is reached."""
 
     def __init__(self, hosts: dict[str, Host], peer: str) -> None:
+        super().__init__()
         self._hosts = hosts
         self._peer = peer
 
-    async def call(self, carrier: bytes) -> bytes:
+    async def carried(self, carrier: bytes) -> bytes:
         host = self._hosts.get(self._peer)
         if host is None:
             raise CallFailed("not there")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from ways import TaskWay
 
 from actors.links import Links
 from actors.way import CallFailed
@@ -36,11 +37,12 @@ class Network:
             raise CallFailed("lost")
 
 
-class Way:
+class Way(TaskWay):
     def __init__(self, network: Network, peer: str) -> None:
+        super().__init__()
         self._network, self._peer = network, peer
 
-    async def call(self, carrier: bytes) -> bytes:
+    async def carried(self, carrier: bytes) -> bytes:
         await asyncio.sleep(self._network.delay())
         self._network.lose()
         back = await self._network.links[self._peer].serve(carrier)
