@@ -50,7 +50,7 @@ class _RayWay:
             if handle is not self._handle:
                 self._handle, self._carry = handle, handle.carry
             future: Future[bytes] = self._carry.remote(carrier).future()
-        except (CallFailed, RayError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the link is told of it
             loop.call_soon(back, _failure(error))
         else:
             future.add_done_callback(partial(_hand_over, loop, back))

@@ -40,7 +40,6 @@ GAP = 1.0
 QUIET = 5.0
 """Seconds after which a link that carried nothing makes an empty call: two sides which, after a loss, do not mean the
 same beginning find out before a request does, and a peer that hangs, or a later life, is known before it is needed."""
-FAILED = "an error of its own"
 OUTLIVED = b"outlived"
 """What a call of an earlier life of the peer returns; no carrier begins so."""
 AHEAD = 64
@@ -91,8 +90,8 @@ class Link:
         self._woken = False
         self._watching = False
         self._last_call = 0.0
-        self._tasks = Tasks(self._task_failed)
-        self._greeter = Greeter(self._hello, self._tasks)
+        self._tasks = Tasks(self._failed)
+        self._greeter = Greeter(self._call_if_none, self._tasks)
         self.quiet = Quiet(self._is_quiet)
         """No request to the peer is unanswered, no entry waits or is being carried. What is held does not count."""
         self._closed = False
@@ -164,13 +163,12 @@ class Link:
                 return OUTLIVED if verdict is Verdict.OUTLIVED else b""
             token = self.stream.token
             await asyncio.sleep(0)
+            # What belongs to a later beginning must not go back with a call of an earlier one.
+            return self.stream.take() if token == self.stream.token else b""
         finally:
             self._serving -= 1
-        # What belongs to a later beginning must not go back with a call of an earlier one.
-        back = self.stream.take() if token == self.stream.token else b""
-        self._wake()
-        self.quiet.look()
-        return back
+            self._wake()
+            self.quiet.look()
 
     def check(self, now: float) -> None:
         """Fail what is past its deadline, begin anew when a carrier stays missing, and break a long quiet.
@@ -285,9 +283,8 @@ class Link:
         self.unresponsive = False
         try:
             self._take_in(token, came)
-        except Exception:
-            logger.exception("%s: the link to %s failed", self._own, self.peer)
-            self._loop.call_later(RETRY[1], self._go_down, FAILED)
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self._failed(error)
         self._wake()
         self.quiet.look()
 
@@ -296,7 +293,7 @@ class Link:
         if isinstance(came, CallFailed):
             self._go_down(str(came))
         elif isinstance(came, BaseException):
-            self._task_failed(came)
+            self._failed(came)
         elif came == OUTLIVED:
             self._go_down("it knows a later life of this server")
             self._logic.outlived()
@@ -304,12 +301,13 @@ class Link:
             self._go_down("it knows nothing of this link")
         elif token != self.stream.token:
             # The return made this side begin anew; the peer, who sent it in good faith, has to hear of that.
-            self._call()
+            self._call_if_none()
         else:
             # Not before a call came back: what reached the peer's next life may not reach it from here yet.
             self._release()
 
-    def _hello(self) -> None:
+    def _call_if_none(self) -> None:
+        """Have a call under way in this beginning."""
         if self._calling != self.stream.token:
             self._call()
 
@@ -353,8 +351,8 @@ class Link:
         if not self._watching:
             self._tasks.run(self._watch())
         self._logic.greeted(self.peer, self.incarnation)
-        if self._held is not None and self._calling != self.stream.token:
-            self._call()
+        if self._held is not None and self._serving:
+            self._call_if_none()  # its return lets go what is held
         self._wake()
 
     async def _watch(self) -> None:
@@ -394,7 +392,7 @@ class Link:
         self._logic.lost(self.peer)
         self.quiet.look()
 
-    def _task_failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> None:
         logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
         # Not at once: what failed here may fail again.
-        self._loop.call_later(RETRY[1], self._go_down, FAILED)
+        self._loop.call_later(RETRY[1], self._go_down, "an error of its own")

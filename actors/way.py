@@ -25,8 +25,8 @@ class Way(Protocol):
     def call(self, carrier: bytes, back: Back) -> None:
         """Have the peer serve a carrier; ``back`` is called once with what comes of it, on this loop, but not yet now.
 
-        Not a coroutine: a task that waits would have what came back a turn of the loop later, and the turns of a busy
-        loop take as long as the call.
+        Raises nothing. Not a coroutine: a task that waits would have what came back a turn of the loop later, and the
+        turns of a busy loop take as long as the call.
         """
 
     async def ended(self) -> None:

@@ -20,9 +20,11 @@ __all__ = ["Outbox", "Writer"]
 
 # Writes in one turn to those who only get pushes: about 0.2 ms, several times what a turn costs by itself.
 PORTION = 64
-# In a turn in which somebody was answered they are so few, and twice as many in each that follows: what is asked next
-# should not wait for a crowd.
+# In the first turn in which somebody is answered they are so few, and twice as many in each that follows: what is asked
+# next should not wait for a crowd. Where somebody is answered in every turn there are no more of such first turns.
 FIRST_PORTION = 8
+# How many times as long as a pause for other threads took there is none.
+PAUSES = 7
 # Turns after which most of a large crowd is through.
 TURNS = 32
 
@@ -43,13 +45,15 @@ class Writer(Protocol):
 class Outbox:
     """The clients of a listener that have something pending. `call_soon` is the loop's, or a test's."""
 
-    __slots__ = ("_call_soon", "_first", "_others", "_portion", "_scheduled")
+    __slots__ = ("_call_soon", "_first", "_hasty", "_next_pause", "_others", "_portion", "_scheduled")
 
     def __init__(self, call_soon: Callable[[Callable[[], Any]], Any]) -> None:
         self._call_soon = call_soon
         self._first: list[Writer] = []
         self._others: deque[Writer] = deque()
         self._portion = PORTION
+        self._hasty = False  # whether somebody was answered in the last turn
+        self._next_pause = 0.0
         self._scheduled = False
 
     def add(self, writer: Writer) -> None:
@@ -76,15 +80,28 @@ class Outbox:
 
     def _go_on(self) -> None:
         self._scheduled = False
-        self._portion = FIRST_PORTION if self._first else min(2 * self._portion, PORTION)
+        begins = self._first and not self._hasty
+        self._portion = FIRST_PORTION if begins else min(2 * self._portion, PORTION)
+        self._hasty = bool(self._first)
         self._write_first()
         # At least a share of them, so that a large crowd is not kept waiting by turns that take long.
         self._write_others(max(self._portion, len(self._others) // TURNS))
         if self._others:
             self._schedule()
-            # Python takes the interpreter from a busy thread after 5 ms only: the thread that brings what another
-            # server sent, the next push perhaps, would wait for most of a crowd. This takes some microseconds.
+            self._pause()
+
+    def _pause(self) -> None:
+        """Let other threads have the interpreter for a moment, for an eighth of the time at most.
+
+        Python takes it from a busy thread after 5 ms only: the one that brings what another server sent, the next push
+        perhaps, would wait for most of a crowd. A thread that computes takes it for as long when it gets it, so the
+        next pause is the farther the longer this one was.
+        """
+        begin = time.perf_counter()
+        if begin >= self._next_pause:
             time.sleep(0)
+            end = time.perf_counter()
+            self._next_pause = end + PAUSES * (end - begin)
 
     def _write_first(self) -> None:
         first, self._first = self._first, []

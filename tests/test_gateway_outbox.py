@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from gateway import outbox as outbox_module
 from gateway.outbox import FIRST_PORTION, PORTION, Outbox
 
 
@@ -127,6 +131,37 @@ def test_the_portions_of_a_crowd_grow_until_somebody_is_in_haste_again() -> None
     assert [turn() for _ in range(5)] == [8, 16, 32, 64, 64]
     outbox.hasten(Writer())
     assert turn() == FIRST_PORTION == 8
+
+
+def test_a_crowd_does_not_wait_for_small_portions_where_somebody_is_in_haste_in_every_turn() -> None:
+    outbox, calls = make()
+    writers = [Writer() for _ in range(4 * PORTION)]
+    for writer in writers:
+        writer.send(outbox, b"push")
+    turns = 0
+    while not all(writer.written for writer in writers):
+        outbox.hasten(Writer())
+        calls.pop()()
+        turns += 1
+    assert turns == 7
+
+
+def test_pauses_for_other_threads_are_the_farther_apart_the_longer_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pauses = 100.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append(now)
+        now += 0.005
+
+    monkeypatch.setattr(outbox_module, "time", SimpleNamespace(sleep=sleep, perf_counter=lambda: now))
+    outbox, calls = make()
+    for _ in range(200 * PORTION):
+        Writer().send(outbox, b"push")
+    while calls:
+        calls.pop()()
+        now += 0.0005
+    assert pauses == pytest.approx([100, 100.04], abs=0.0006)
 
 
 def test_those_that_were_written_to_in_haste_do_not_pile_up() -> None:

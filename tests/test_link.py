@@ -133,24 +133,71 @@ def test_what_comes_while_a_call_is_in_flight_goes_together_in_the_next() -> Non
     run(scenario())
 
 
-@pytest.mark.parametrize(("waiting", "ahead"), [(link_module.AHEAD - 1, 0), (link_module.AHEAD, 1)])
-def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(waiting: int, ahead: int) -> None:
+@pytest.mark.parametrize(
+    ("waiting", "size", "ahead"),
+    [(link_module.AHEAD - 1, 1, 0), (link_module.AHEAD, 1, 1), (4, 20_000, 0), (5, 20_000, 1)],
+)
+def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(waiting: int, size: int, ahead: int) -> None:
     async def scenario() -> None:
         network = Network(lambda: 0.01)
-        one, _ = await two(network)
+        one, other = await two(network)
         await one.ask("b", ECHO, 0)
-        first = asyncio.create_task(one.ask("b", ECHO, 1))
-        calls = network.calls
+        link, calls_when_answered = one.links.to("b"), []
+        calls = link.calls
+        link.request(ECHO, (1,), 30, lambda *_: calls_when_answered.append(link.calls))
         await asyncio.sleep(0.005)
-        assert network.calls == calls + 1
-        calls_at_answer = []
-        first.add_done_callback(lambda _: calls_at_answer.append(network.calls))
-        link = one.links.to("b")
-        link.request(SLOW, (0,), 30, lambda *_: None)
-        rest = [asyncio.create_task(one.ask("b", ECHO, number)) for number in range(waiting - 1)]
-        await first
-        await asyncio.gather(*rest)
-        assert calls_at_answer == [calls + 1 + ahead]
+        for _ in range(waiting):
+            link.send(NOTE, (bytes(size),))
+        await asyncio.sleep(1)
+        assert calls_when_answered == [calls + 1 + ahead]
+        assert other.noted[2:] == [bytes(size)] * waiting
+        assert network.most_under_way == 1
+
+    run(scenario())
+
+
+def test_what_waits_when_a_peer_calls_goes_back_with_that_call_however_much_it_is() -> None:
+    async def scenario() -> None:
+        network = Network()
+        one, other = await two(network)
+        await one.ask("b", ECHO, 0)
+        network.hung["b"] = asyncio.Event()
+        answer = asyncio.create_task(one.ask("b", ECHO, 1))
+        await asyncio.sleep(0.1)
+        link = other.links.to("a")
+        calls = link.calls
+        network.hung["b"].set()
+        for number in range(2 * link_module.AHEAD):
+            link.send(NOTE, (number,))
+        assert await answer == (0, b"echo 1")
+        assert one.noted == list(range(2 * link_module.AHEAD))
+        assert link.calls == calls
+
+    run(scenario())
+
+
+def test_a_beginning_that_came_with_a_return_and_has_much_to_say_has_one_call_in_flight() -> None:
+    async def scenario() -> None:
+        network = Network(lambda: 0.01)
+        one, other = await two(network)
+        await one.ask("b", ECHO, 0)
+        link, back = one.links.to("b"), other.links.to("a")
+        told = list(range(2 * link_module.AHEAD))
+
+        def greeted(peer: str, incarnation: int) -> None:
+            for number in told:
+                link.send(NOTE, (number,))
+
+        def begins_anew(_: Link, entry: Entry) -> None:
+            back._apply = other.apply
+            back.stream.renew()
+            back.stream.adopt(link.stream.token)
+
+        link._logic = link._logic._replace(greeted=greeted)
+        back._apply = begins_anew
+        assert (await one.ask("b", ECHO, 1))[0] == 503
+        await asyncio.sleep(1)
+        assert other.noted[-len(told) :] == told
         assert network.most_under_way == 1
 
     run(scenario())
