@@ -43,6 +43,9 @@ class Socket:
     def is_closing(self) -> bool:
         return self.aborted
 
+    def get_extra_info(self, name: str) -> None:
+        """Return nothing: there is no socket behind it."""
+
     def abort(self) -> None:
         self.aborted = True
 
