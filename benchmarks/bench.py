@@ -168,15 +168,16 @@ def python_build() -> str:
 
 def row(load: Load, name: str, rounds: list[Result], peer: list[Result] | None) -> str:
     """Return one line of the table."""
-    if any("failed" in result for result in rounds):
-        return f"| {load.name} | {name} | failed: {rounds[0].get('failed', '')} | | | | | | | |"
+    failures = [result["failed"] for result in rounds if "failed" in result]
+    if len(failures) == len(rounds):
+        return f"| {load.name} | {name} | failed: {failures[0]} | | | | | | | |"
     rate, p50, cost = (median(rounds, key) for key in (load.rate, "p50_ms", load.cost))
     ratios = ["", ""]
-    told = ""
-    if name == "pummelo" and peer and not any("failed" in result for result in peer):
+    told = f"{len(failures)} of {len(rounds)} rounds failed: {failures[0]}" if failures else ""
+    if name == "pummelo" and peer and not all("failed" in result for result in peer):
         times, share = rate / median(peer, load.rate), cost / (median(peer, load.cost) or 1)
         ratios = [f"{times:.1f}x", f"{share:.2f}x"]
-        told = verdict(load, times, share, p50 / (median(peer, "p50_ms") or 1))
+        told = "; ".join(filter(None, (told, verdict(load, times, share, p50 / (median(peer, "p50_ms") or 1)))))
     own = median(rounds, "load_cpu_s") / max(median(rounds, "secs"), 0.01)
     return (
         f"| {load.name} | {name} | {rate:,.0f} | {ratios[0]} | {p50:.2f} | {median(rounds, 'p99_ms'):.2f} "

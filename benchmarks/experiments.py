@@ -92,7 +92,7 @@ def slow_handler(bench: Bench) -> Figures:
 def slow_consumer(bench: Bench) -> Figures:
     """Pushes to a room of 1,000, with and without one member that does not read: it is closed, the others go on."""
     with bench.game() as subject:
-        # 8 KB each, for the kernel keeps megabytes for a client before anything waits in the server.
+        # 8 KB each, for the kernel keeps megabytes to send to a client before anything waits in the server.
         chat = ("chat", 1000, 4, 2 * SECONDS, "room=1000", "body=8000")
         bench.load(subject, *chat)
         alone = bench.load(subject, *chat)

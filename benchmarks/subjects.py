@@ -15,6 +15,8 @@ from typing import Self
 HERE = Path(__file__).resolve().parent
 START = 60.0
 """Seconds for a subject to serve."""
+END = 10.0
+"""Seconds for its killed processes to be gone."""
 
 
 class Subject(ABC):
@@ -48,6 +50,10 @@ class Subject(ABC):
             self._process.wait()
         for pid in left:
             _kill(pid)
+        # The next subject may have the same ports: it is not to be taken for serving while these still listen.
+        until = time.monotonic() + END
+        while any(map(_runs, left)) and time.monotonic() < until:
+            time.sleep(0.05)
         self.log.close()
 
     def pids(self) -> list[int]:
@@ -135,6 +141,14 @@ def _parents() -> Iterator[tuple[int, int]]:
             except OSError:  # ended meanwhile
                 continue
             yield int(entry.name), int(stat.rpartition(")")[2].split()[1])
+
+
+def _runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _kill(pid: int) -> None:
