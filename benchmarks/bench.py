@@ -118,7 +118,7 @@ def run(folder: Path, subject: Subject, load: Load, seconds: float) -> Result:
         [str(folder / "load"), *map(str, arguments), *keys], capture_output=True, text=True, timeout=180, check=False
     )
     if not done.stdout:
-        return {"failed": done.stderr.strip()}
+        return {"failed": "".join(done.stderr.strip().splitlines()[:1])}
     result: Result = json.loads(done.stdout)
     return result
 
@@ -147,7 +147,7 @@ def report(results: dict[str, dict[str, list[Result]]], bare: Result, file: Path
                 print(row(load, name, rounds, results[load.name].get("pomelo, no-delay")))
     print(f"\n{python_build()}")
     print(f"A bare call between two async Ray actors: p50 {bare['p50_ms']:.2f} ms")
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(KeyError, statistics.StatisticsError):
         routed = median(results["routed echo, 1 x 1"]["pummelo"], "p50_ms")
         print(f"Routed echo, 1 x 1, is {routed / bare['p50_ms']:.2f} of that (target: at most 1.3)")
     if file is not None:

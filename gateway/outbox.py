@@ -2,8 +2,8 @@
 
 Whoever waits for something, an answer, a handshake or a heartbeat, is written to at the end of the turn of the loop
 that made it. Those who only get pushes follow, a few in a turn: between two portions of a crowd the loop reads what
-came in, and sends on what the first of them asked next, and other threads get the interpreter. What is pushed meanwhile
-to those that still wait goes out in the same write, so the busier a room is the fewer writes a push takes.
+came in, sends on what the first of them asked next, and at times lets other threads run. What is pushed meanwhile to
+those that still wait goes out in the same write, so the busier a room is the fewer writes a push takes.
 
 Clients of one room mostly get the same frames: their chunks are the same objects, so the bytes joined for the one
 before serve the next as well.
@@ -20,10 +20,10 @@ __all__ = ["Outbox", "Writer"]
 
 # Writes in one turn to those who only get pushes: about 0.2 ms, several times what a turn costs by itself.
 PORTION = 64
-# In the first turn in which somebody is answered they are so few, and twice as many in each that follows: what is asked
-# next should not wait for a crowd. Where somebody is answered in every turn there are no more of such first turns.
+# In a turn in which somebody is answered they are so few, and twice as many in each that follows: what is asked next
+# should not wait for a crowd. Not where somebody was answered in the last turn with writes too: nothing would grow.
 FIRST_PORTION = 8
-# How many times as long as a pause for other threads took there is none.
+# After a pause for other threads there is none for this many times as long as it took.
 PAUSES = 7
 # Turns after which most of a large crowd is through.
 TURNS = 32
@@ -52,7 +52,7 @@ class Outbox:
         self._first: list[Writer] = []
         self._others: deque[Writer] = deque()
         self._portion = PORTION
-        self._hasty = False  # whether somebody was answered in the last turn
+        self._hasty = False  # whether somebody was answered in the last turn in which anything was written
         self._next_pause = 0.0
         self._scheduled = False
 
@@ -94,7 +94,7 @@ class Outbox:
         """Let other threads have the interpreter for a moment, for an eighth of the time at most.
 
         Python takes it from a busy thread after 5 ms only: the one that brings what another server sent, the next push
-        perhaps, would wait for most of a crowd. A thread that computes takes it for as long when it gets it, so the
+        perhaps, would wait for most of a crowd. A thread that computes keeps it for those 5 ms too, so the
         next pause is the farther the longer this one was.
         """
         begin = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import struct
@@ -153,14 +154,18 @@ class TcpWire(asyncio.Protocol, ABC):
     def abort(self, reason: str) -> None:
         """Drop the connection at once, with all that is queued, here and in the kernel.
 
-        That would keep up to 4 MB for minutes for a client that reads nothing, after its connection is gone here.
+        Without the reset the kernel would keep what it has yet to send, up to 4 MB, for minutes after the connection is
+        gone here.
         """
-        # Strangers could fill a log.
-        if not self._transport.is_closing() and self.client.state is State.WORKING:
-            logger.info("%s: abort %s:%s: %s", self._hub.name, *self.client.address, reason)
+        if not self._transport.is_closing():
+            # Strangers could fill a log.
+            if self.client.state is State.WORKING:
+                logger.info("%s: abort %s:%s: %s", self._hub.name, *self.client.address, reason)
+            # Not later: the number of a closed socket may be another's. macOS refuses it where the peer has reset.
+            if (socket := self._transport.get_extra_info("socket")) is not None:
+                with contextlib.suppress(OSError):
+                    socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
         self._take_pending()
-        if (socket := self._transport.get_extra_info("socket")) is not None:
-            socket.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
         self._transport.abort()
         self.client.lost(reason)
 

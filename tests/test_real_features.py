@@ -254,7 +254,7 @@ def test_a_calls_deadline_is_passed_on_to_what_the_remote_calls(features: Featur
         async with features.client() as client:
             own, first, second = await client.request("connector.rpc.deadline")
             assert own is None
-            assert 0 < second <= first <= 1.9
+            assert 0 < second <= first < 1.901  # what is left is the difference of two times of the loop
 
     asyncio.run(scenario())
 
