@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
-from actors.config import ConfigError, Game, load_game
+from actors.config import ConfigError, load_game
 from actors.delivery import delivered
+from actors.game import Game
 from actors.loading import load_app
 from actors.operator import OperatorError
 from actors.tools import add_tool_commands

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from actors.config import Game
+from actors.game import Game
 from actors.watchdog import bounded
 from handlers.members import Member
 

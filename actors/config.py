@@ -3,8 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,21 +12,15 @@ import msgspec
 import yaml
 
 from actors.directory_keys import DIRECTORY_KEYS, directory_settings
+from actors.game import Game, ServerSpec, TlsFiles
 from gateway import Limits, Networks, server_context
 from handlers.settings import Settings
 from handlers.store import DIRECTORY, DirectorySettings
 
-__all__ = ["ConfigError", "Game", "ServerSpec", "TlsFiles", "load_game", "reread"]
+__all__ = ["ConfigError", "load_game", "reread"]
 
 RESERVED = ("actors", "gateway", "handlers")
 RESERVED_TYPES = ("master", DIRECTORY)
-
-
-class TlsFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a certificate and its key are: PEM files, their paths relative to servers.yaml until it is read."""
-
-    certificate: str
-    key: str
 
 
 # Keys of a server type, each with the type of its value. Those of the listener are for frontends only.
@@ -73,78 +67,6 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSpec:
-    """One server to start. ``port`` 0 is any free one; ``advertise`` is the host told to clients, "" for ``host``."""
-
-    id: str
-    type: str
-    frontend: bool = False
-    host: str = "127.0.0.1"
-    advertise: str = ""
-    port: int = 0
-    web: Path | None = None
-    origins: tuple[str, ...] | None = None
-    transport: str = "tcp"
-    tls: TlsFiles | None = None
-    trusted_proxies: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    dictionary: bool = False
-    num_cpus: float = 0.01
-    weight: int = 1
-    limits: Limits = field(default_factory=Limits)
-    settings: Settings = field(default_factory=Settings)
-    game_settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def scheme(self) -> str:
-        """What the URL of a frontend begins with."""
-        return "udp" if self.transport == "udp" else "wss" if self.tls else "ws"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Game:
-    """A checked game file. ``app`` is "module:object", imported with ``folder`` last on ``sys.path``.
-
-    ``file`` and ``changes`` are what it was read from, so that it can be read again. ``parcel`` names the game's files
-    in a cluster that they were sent to; "" where every node reads ``folder`` itself.
-    """
-
-    name: str
-    app: str
-    folder: Path
-    servers: tuple[ServerSpec, ...]
-    log_level: str = "info"
-    directory: DirectorySettings | None = None
-    file: Path = Path("servers.yaml")
-    changes: tuple[str, ...] = ()
-    parcel: str = ""
-
-    @property
-    def namespace(self) -> str:
-        """The Ray namespace in which the game's actors have their names."""
-        return f"pummelo-{self.name}"
-
-    @property
-    def server_types(self) -> set[str]:
-        """The types that the game has servers of."""
-        return {server.type for server in self.servers}
-
-    def spec(self, server_type: str, number: int) -> ServerSpec | None:
-        """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
-
-        It has the type's settings, the weight of the last one in the file, and the port ``number - 1`` above the
-        first's. None where the file has no such type, or the port would be above 65535.
-        """
-        of_type = [spec for spec in self.servers if spec.type == server_type]
-        if not of_type:
-            return None
-        if number <= len(of_type):
-            return of_type[number - 1]
-        port = of_type[0].port and of_type[0].port + number - 1
-        return replace(of_type[-1], id=f"{server_type}-{number}", port=port) if port <= 65535 else None
 
 
 def reread(game: Game, file: Path | None = None) -> Game:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 
 from actors.cluster import ClusterError
-from actors.config import Game
+from actors.game import Game
 from actors.parcel import ParcelError, packed
 
 __all__ = ["delivered"]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.config import ServerSpec
+from actors.game import ServerSpec
 from gateway import (
     Client,
     Frame,

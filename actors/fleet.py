@@ -12,7 +12,7 @@ from ray.exceptions import ActorAlreadyExistsError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.carrier import one_line
-from actors.config import Game, ServerSpec
+from actors.game import Game, ServerSpec
 from actors.membership import MASTER
 from actors.placement import Node, place, too_large
 from actors.server import BackendServer, FrontendServer

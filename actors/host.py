@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from actors.config import Game, ServerSpec
 from actors.edge import ClientEdge
+from actors.game import Game, ServerSpec
 from actors.inspection import counts, inspection, resident_bytes
 from actors.links import Links
 from actors.membership import Registration

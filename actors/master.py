@@ -16,9 +16,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.config import Game
 from actors.ends import Ends
 from actors.fleet import Actors, actor_options, kill_own
+from actors.game import Game
 from actors.membership import KEPT, MASTER, Membership, Notes, Place, Registration, Report
 from actors.operations import RATE, OperationError, Operations
 from actors.server import configure_logging

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from actors.config import Game, ServerSpec
 from actors.ends import End
+from actors.game import Game, ServerSpec
 from handlers.members import RESTARTING, SERVING, Member
 
 __all__ = [

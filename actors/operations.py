@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
 
-from actors.config import Game, ServerSpec
+from actors.game import Game, ServerSpec
 from actors.membership import DRAIN, REMOVE, RESTART, Membership
 from handlers.members import DRAINING, RESTARTING, SERVING
 from handlers.store import DIRECTORY

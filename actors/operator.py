@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.config import Game, reread
+from actors.config import reread
 from actors.delivery import delivered
+from actors.game import Game
 from actors.loading import load_app
 from actors.membership import MASTER
 from actors.operations import RATE, OperationError

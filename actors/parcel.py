@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from actors.config import Game, ServerSpec, TlsFiles
+from actors.game import Game, ServerSpec, TlsFiles
 
 __all__ = ["LARGEST", "ParcelError", "packed", "unpacked"]
 

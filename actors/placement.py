@@ -7,7 +7,7 @@ the node is lost later, Ray starts the server on another one.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from actors.config import ServerSpec
+from actors.game import ServerSpec
 
 __all__ = ["CannotPlace", "Node", "place", "too_large"]
 

@@ -11,7 +11,7 @@ import ray
 import ray.util
 
 from actors.carrier import Handles
-from actors.config import Game, ServerSpec
+from actors.game import Game, ServerSpec
 from actors.host import Host
 from actors.membership import Notes, Place, Registration, Report
 from actors.metrics import RayMetrics

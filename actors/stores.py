@@ -2,7 +2,7 @@
 
 import importlib
 
-from actors.config import Game, ServerSpec
+from actors.game import Game, ServerSpec
 from actors.loading import load_app
 from handlers import App
 from handlers.members import Member

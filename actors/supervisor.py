@@ -10,10 +10,10 @@ from ray.exceptions import ActorUnavailableError, RayError
 
 from actors import liveness
 from actors.carrier import one_line
-from actors.config import Game, ServerSpec
 from actors.deaths import exit_of
 from actors.ends import End, Ends, reason_of
 from actors.fleet import ACK, Actors
+from actors.game import Game, ServerSpec
 from actors.liveness import Liveness
 from actors.membership import DRAIN, Membership, Notes, Place, Report
 from actors.operations import LEAVE, RATE

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from actors.config import Game, load_game
+from actors.config import load_game
+from actors.game import Game
 from actors.operations import RATE
 from actors.tables import inspection_text, routes_text, servers_table
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from actors.config import ConfigError, TlsFiles, load_game, reread
+from actors.config import ConfigError, load_game, reread
+from actors.game import TlsFiles
 
 GOOD = """
 app: app:app

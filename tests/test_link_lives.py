@@ -9,7 +9,8 @@ from pomelo_client import PomeloClient
 from test_link import ECHO, Network, Peer
 from ways import TaskWay
 
-from actors.config import Game, load_game
+from actors.config import load_game
+from actors.game import Game
 from actors.host import Host
 from actors.membership import Registration
 from actors.way import CallFailed, Way

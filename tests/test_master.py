@@ -17,8 +17,8 @@ import actors.master
 import actors.membership
 import actors.revival
 import actors.supervisor
-from actors.config import Game, ServerSpec
 from actors.fleet import Actors
+from actors.game import Game, ServerSpec
 from actors.master import Master
 from actors.membership import REMOVE, RESTART, Membership, Notes, Place, Plan, Report
 from actors.operations import OperationError

@@ -1,6 +1,6 @@
 """What the master decides about its servers."""
 
-from actors.config import ServerSpec
+from actors.game import ServerSpec
 from actors.membership import KEPT, RESTART, Membership
 from handlers.members import RESTARTING, SERVING, Member
 

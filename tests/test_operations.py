@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors import operations
-from actors.config import Game, ServerSpec
+from actors.game import Game, ServerSpec
 from actors.held import HELD
 from actors.membership import DRAIN, REMOVE, RESTART, Membership, Notes, Place, Report
 from actors.operations import OperationError, Operations

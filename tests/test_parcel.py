@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors import parcel
-from actors.config import Game, ServerSpec, TlsFiles
+from actors.game import Game, ServerSpec, TlsFiles
 from actors.parcel import ParcelError, packed, unpacked
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.config import ServerSpec
+from actors.game import ServerSpec
 from actors.placement import CannotPlace, Node, place, too_large
 
 
