@@ -27,6 +27,7 @@ RESERVED_TYPES = ("master", DIRECTORY)
 COMMON: dict[str, Any] = {
     "frontend": bool,
     "count": int,
+    "cpu": int | list[int],
     "num_cpus": float,
     "settings": dict[str, Any],
     "waiting": int,
@@ -250,10 +251,9 @@ class _Reader:
         except ValueError as error:
             self.wrong(where, str(error))
             return []
-        weight = values.pop("weight", 1)
-        weights = weight if isinstance(weight, list) else [weight] * count
-        if len(weights) != count or min(weights) < 1:
-            self.wrong(f"{where}.weight", f"a number of at least 1 is expected, or a list of {count} of them")
+        weights = self.each(f"{where}.weight", values.pop("weight", 1), count, least=1)
+        cpus = self.each(f"{where}.cpu", values.pop("cpu"), count, least=0) if "cpu" in values else [None] * count
+        if weights is None or cpus is None:
             return []
         game_settings = values.pop("settings", {})
         origins = values.pop("origins", None)
@@ -268,10 +268,19 @@ class _Reader:
                 settings=settings,
                 game_settings=game_settings,
                 weight=weights[number - 1],
+                cpu=cpus[number - 1],
                 **values,
             )
             for number in range(1, count + 1)
         ]
+
+    def each(self, where: str, value: int | list[int], count: int, *, least: int) -> list[int] | None:
+        """Return a number for each of a type's servers: one that is for all, or a list. None where it is wrong."""
+        numbers = value if isinstance(value, list) else [value] * count
+        if len(numbers) == count and min(numbers) >= least:
+            return numbers
+        self.wrong(where, f"a number of at least {least} is expected, or a list of {count} of them")
+        return None
 
     def check_ports(self, specs: list[ServerSpec]) -> None:
         taken: dict[tuple[str, str, int], str] = {}

@@ -23,7 +23,10 @@ class TlsFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
-    """One server to start. ``port`` 0 is any free one; ``advertise`` is the host told to clients, "" for ``host``."""
+    """One server to start. ``port`` 0 is any free one; ``advertise`` is the host told to clients, "" for ``host``.
+
+    ``cpu`` is the number of the only CPU of its node to run on, None for any.
+    """
 
     id: str
     type: str
@@ -39,6 +42,7 @@ class ServerSpec:
     deny: tuple[str, ...] = ()
     dictionary: bool = False
     num_cpus: float = 0.01
+    cpu: int | None = None
     weight: int = 1
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
@@ -81,8 +85,8 @@ class Game:
     def spec(self, server_type: str, number: int) -> ServerSpec | None:
         """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
 
-        It has the type's settings, the weight of the last one in the file, and the port ``number - 1`` above the
-        first's. None where the file has no such type, or the port would be above 65535.
+        It has the type's settings, the weight and the CPU of the last one in the file, and the port ``number - 1``
+        above the first's. None where the file has no such type, or the port would be above 65535.
         """
         of_type = [spec for spec in self.servers if spec.type == server_type]
         if not of_type:

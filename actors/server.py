@@ -10,6 +10,7 @@ from typing import Any
 import ray
 import ray.util
 
+from actors.affinity import keep_on
 from actors.carrier import Handles
 from actors.game import Game, ServerSpec
 from actors.host import Host
@@ -32,6 +33,8 @@ class _Server:
     def __init__(self, spec: ServerSpec, game: Game, master: Any) -> None:
         # A constructor that raises on a restart would leave the actor dead for ever: everything else is in boot.
         configure_logging(game.log_level, spec.id)
+        if spec.cpu is not None:
+            keep_on(spec.cpu)
         game, spec = unpacked(game, spec, Path.cwd())
         self._label = f"{spec.id} ({spec.type} of {game.name})"
         self._notes: Notes | None = None

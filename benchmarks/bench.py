@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--only", default="", help="loads whose name holds this")
+    parser.add_argument("--bound", action="store_true", help="keep each server on a CPU of its own, pomelo's too")
     parser.add_argument("--json", type=Path, help="a file for all results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -95,7 +96,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, li
         print("pomelo is not measured: there is no Node, or npm gave no package", file=sys.stderr)
     for round_number in range(options.rounds):
         # One subject runs at a time: pomelo's two would want the same ports, and an idle Ray is not quite idle.
-        for subject in subjects(folder, peer):
+        for subject in subjects(folder, peer, bound=options.bound):
             with subject:
                 for load in loads:
                     print(f"round {round_number + 1}: {subject.name}: {load.name}", file=sys.stderr)
@@ -104,10 +105,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, li
     return results
 
 
-def subjects(folder: Path, peer: Path | None) -> list[Subject]:
+def subjects(folder: Path, peer: Path | None, *, bound: bool) -> list[Subject]:
     """Return what is measured in one round."""
-    peers = [] if peer is None else [Pomelo(peer, nodelay=True), Pomelo(peer, nodelay=False)]
-    return [Pummelo(folder), *peers]
+    changes = ("connector.cpu=0", "chat.cpu=1") if bound else ()
+    peers = [] if peer is None else [Pomelo(peer, nodelay=nodelay, bound=bound) for nodelay in (True, False)]
+    return [Pummelo(folder, *changes), *peers]
 
 
 def run(folder: Path, subject: Subject, load: Load, seconds: float) -> Result:

@@ -90,14 +90,18 @@ class Pummelo(Subject):
 
 
 class Pomelo(Subject):
-    """The peer, pomelo 2.2.7 from npm; ``nodelay`` turns Nagle's algorithm off on all its sockets."""
+    """The peer, pomelo 2.2.7 from npm; ``nodelay`` turns Nagle's algorithm off on all its sockets.
+
+    ``bound``: each of its servers stays on a CPU, as its configuration can say.
+    """
 
     port = 13010
 
-    def __init__(self, folder: Path, *, nodelay: bool) -> None:
+    def __init__(self, folder: Path, *, nodelay: bool, bound: bool = False) -> None:
         self.name = "pomelo, no-delay" if nodelay else "pomelo as shipped"
         preload = {"NODE_OPTIONS": f"--require {folder / 'nodelay.js'}"} if nodelay else {}
-        super().__init__(["node", "app.js", "env=development", "type=all"], folder=folder, environment=preload)
+        settings = "bound" if bound else "development"
+        super().__init__(["node", "app.js", f"env={settings}", "type=all"], folder=folder, environment=preload)
 
     @classmethod
     def install(cls, folder: Path) -> Path | None:

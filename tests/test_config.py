@@ -223,6 +223,31 @@ def test_weights_are_one_for_the_type_or_one_for_each_server_and_the_rate_is_a_s
     assert [server.settings.rate for server in game.servers] == [2.5, 0, 0, 0, 0]
 
 
+def test_a_cpu_is_one_for_the_type_or_one_for_each_server_and_the_last_ones_for_those_added(tmp_path: Path) -> None:
+    game = load_game(
+        written(
+            tmp_path,
+            """
+            app: app:app
+            servers:
+              gate: {frontend: true}
+              chat: {count: 2, cpu: [0, 3]}
+              area: {count: 2, cpu: 1}
+            """,
+        )
+    )
+    assert [server.cpu for server in game.servers] == [None, 0, 3, 1, 1]
+    added = game.spec("chat", 3)
+    assert added is not None
+    assert added.cpu == 3
+
+
+@pytest.mark.parametrize("cpu", ["-1", "[1]", "[0, -1]", "[]"])
+def test_cpus_that_do_not_fit_the_servers_are_told(tmp_path: Path, cpu: str) -> None:
+    told = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, cpu: {cpu}, settings"))
+    assert told == ["servers.chat.cpu: a number of at least 0 is expected, or a list of 2 of them"]
+
+
 @pytest.mark.parametrize("weight", ["0", "[1]", "[1, 0]", "[1, 2, 3]"])
 def test_weights_that_do_not_fit_the_servers_are_told(tmp_path: Path, weight: str) -> None:
     told = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, weight: {weight}, settings"))

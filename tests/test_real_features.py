@@ -6,6 +6,7 @@ One game for all of them; the last test stops it and reads what its servers wrot
 import asyncio
 import itertools
 import json
+import os
 import socket
 import time
 import urllib.request
@@ -86,6 +87,23 @@ def test_a_plugin_brings_a_route(features: Features) -> None:
             assert await client.request("dealt.plugin.motto") == {"motto": "pomelos are large"}
 
     asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
+def test_a_server_stays_on_the_cpu_that_the_file_names_and_says_where_there_is_none(features: Features) -> None:
+    async def scenario() -> None:
+        found = {}
+        for uid in ("ada", "bob", "cy", "dora", "eve"):
+            async with features.client(uid=uid) as client:
+                server_id = (await client.request("hashed.info.where"))["server"]
+                threads = await client.request("hashed.info.cpus")
+                assert len(threads) > 5
+                found[server_id] = {tuple(cpus) for cpus in threads}
+        every = tuple(sorted(os.sched_getaffinity(0)))
+        assert found == {"hashed-1": {(0,)}, "hashed-2": {every}}
+
+    asyncio.run(scenario())
+    eventually(lambda: "hashed-2: it is not kept on CPU 99999 but runs on any" in features.game.stderr())
 
 
 # -- routing

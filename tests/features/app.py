@@ -1,6 +1,7 @@
 """A game that uses what the chat and the other test game do not, so that each is seen to work from the file on."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -335,6 +336,12 @@ async def push_team(msg: Team, server: Server) -> dict[str, Any]:
         "connector", "onTeam", body, everyone=True, filter="team", param=msg.team
     )
     return {"failed": failed}
+
+
+@app.handler("hashed.info.cpus")
+async def cpus() -> list[list[int]]:
+    """Tell on which CPUs each of this server's threads may run."""
+    return [sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")]
 
 
 @app.handler("hashed.info.where")
