@@ -161,16 +161,24 @@ class Frontend:
     # -- what other servers ask (pomelo's SessionRemote)
 
     def session_operation(self, link: Link, request_id: int, operation: str, session_id: int, argument: Any) -> None:
-        """Carry out an operation on a session and answer with its outcome; see Sessions.count for what is refused."""
+        """Carry out an operation on a session and answer with its outcome."""
         try:
-            if operation == "count" and not self.takes_clients:
-                raise Unavailable(f"{self._node.id} takes no clients")
-            outcome = self.sessions.operate(operation, session_id, argument)
+            outcome = self.operate(operation, session_id, argument, link.peer)
         except HandlerError as error:
             link.answer(request_id, error.code, pack_message(error.message))
             return
-        self._dealt_with(session_id, link.peer)
         link.answer(request_id, 0, msgpack.packb(outcome))
+
+    def operate(self, operation: str, session_id: int, argument: Any, asked_by: str) -> Any:
+        """Carry out an operation on a session for a server, this one or another; return its outcome.
+
+        Raises HandlerError; see Sessions.count for what is refused.
+        """
+        if operation == "count" and not self.takes_clients:
+            raise Unavailable(f"{self._node.id} takes no clients")
+        outcome = self.sessions.operate(operation, session_id, argument)
+        self._dealt_with(session_id, asked_by)
+        return outcome
 
     # -- the way of a message
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgpack
@@ -33,6 +33,7 @@ class Remote(Generic[P, R]):
         self.__doc__ = function.__doc__
         self._signature = inspect.signature(function)
         self._takes_server = next(iter(self._signature.parameters), None) == "server"
+        self._fitting = _fitting(self._signature)
 
     @property
     def server_type(self) -> str:
@@ -46,14 +47,18 @@ class Remote(Generic[P, R]):
     async def run(self, server: Any, packed: bytes) -> bytes:
         """Run the call that ``pack_call`` packed on ``server``; returns the packed result. Raises what it raises."""
         args, kwargs = msgpack.unpackb(packed, strict_map_key=False)
+        if self._takes_server:
+            args = (server, *args)
+        if kwargs or len(args) not in self._fitting:
+            self._check(args, kwargs)
+        result = await self.function(*args, **kwargs)
+        return _pack(result, f"the result of {self.route}")
+
+    def _check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         try:
-            self._signature.bind(*([server] if self._takes_server else []), *args, **kwargs)
+            self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise BadRequest(f"{self.route}: {error}") from None
-        result = await (
-            self.function(server, *args, **kwargs) if self._takes_server else self.function(*args, **kwargs)
-        )
-        return _pack(result, f"the result of {self.route}")
 
 
 class RpcAllError(PummeloError):
@@ -203,6 +208,15 @@ class AllTarget:
         if errors:
             raise RpcAllError(route, results, errors)
         return results
+
+
+def _fitting(signature: inspect.Signature) -> range:
+    """Return how many arguments fit if all are given by position: to bind them would tell the same, in 5 us."""
+    parameters = signature.parameters.values()
+    if any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters):
+        return range(0)
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return range(sum(one.default is one.empty for one in places), len(places) + 1)
 
 
 def _packed_call(remote: Remote[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bytes]:

@@ -1,8 +1,10 @@
 """Calls between servers: whom they reach, what crosses, what goes wrong."""
 
 import asyncio
+import inspect
 from typing import Any
 
+import msgpack
 import pytest
 from support_handlers import Stage, virtual
 
@@ -319,3 +321,55 @@ async def test_a_server_that_stops_answers_the_remotes_that_still_run_503() -> N
         await kit.nodes["chat-1"].stop()
         with pytest.raises(Unavailable, match="the server is stopping"):
             await call
+
+
+async def nothing() -> Any:
+    return []
+
+
+async def server_and_one(server: Any, one: Any) -> Any:
+    return [server, one]
+
+
+async def one_or_two(one: Any, two: Any = 2, /) -> Any:
+    return [one, two]
+
+
+async def at_least_one(one: Any, *more: Any) -> Any:
+    return [one, *more]
+
+
+async def needs_a_name(one: Any = 1, *, name: Any) -> Any:
+    return [one, name]
+
+
+async def takes_a_name(one: Any, *, name: Any = 3) -> Any:
+    return [one, name]
+
+
+@pytest.mark.parametrize("named", [{}, {"name": 7}, {"one": 7}], ids=str)
+@pytest.mark.parametrize("count", range(5))
+@pytest.mark.parametrize("function", [nothing, server_and_one, one_or_two, at_least_one, needs_a_name, takes_a_name])
+def test_a_remote_runs_with_the_arguments_that_its_function_could_be_called_with_and_no_others(
+    function: Any, count: int, named: dict[str, int]
+) -> None:
+    remote: Remote[..., Any] = Remote("chat.t.any", function)
+    packed = msgpack.packb([list(range(count)), named])
+    given = (["server"] if function is server_and_one else []) + list(range(count))
+    refusal = why_not(function, given, named)
+    if refusal is None:
+        expected = asyncio.run(function(*given, **named))
+        assert msgpack.unpackb(asyncio.run(remote.run("server", packed))) == expected
+    else:
+        with pytest.raises(BadRequest) as caught:
+            asyncio.run(remote.run("server", packed))
+        assert caught.value.message == f"chat.t.any: {refusal}"
+
+
+def why_not(function: Any, given: list[Any], named: dict[str, int]) -> str | None:
+    """Return why a function cannot be called with these, None where it can."""
+    try:
+        inspect.signature(function).bind(*given, **named)
+    except TypeError as error:
+        return str(error)
+    return None
