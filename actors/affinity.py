@@ -5,31 +5,41 @@ Its threads wake each other a dozen times a call, and mostly one of them works: 
 
 import logging
 import os
-from pathlib import Path
+import sys
 
-__all__ = ["keep_on"]
+__all__ = ["keep_on", "only_cpu"]
 
 logger = logging.getLogger(__name__)
 
-TASKS = Path("/proc/self/task")
-
 
 def keep_on(cpu: int) -> None:
-    """Have every thread of this process run on the CPU of that number, and whatever it starts from now on.
+    """Have every thread of this process run on the CPU of that number, and whatever they start from now on.
 
-    For a server as it begins. Where the node has no such CPU, or its system no way to choose one (Linux has,
-    sched_setaffinity(2)), the server runs on all of them, and an operator is told: a restart on another node
-    must not fail for that.
+    For a server as it begins; a thread that another one is just starting may be missed. Where the process may not run
+    there, since the node has no such CPU or has given it to others, or where the system is not Linux
+    (sched_setaffinity(2)), nothing changes and an operator is told: a restart on another node must not fail for that.
     """
+    if sys.platform != "linux":
+        logger.warning("it runs on any CPU, not on %d alone: only Linux can be told", cpu)
+        return
+    moved: set[str] = set()
     try:
-        pinned: set[str] = set()
-        # A thread that was not on it yet may have begun another while the others were looked through.
-        while new := {task.name for task in TASKS.iterdir()} - pinned:
+        # A thread that was not moved yet may have started another one while the others were looked through.
+        while new := set(os.listdir("/proc/self/task")) - moved:
             for thread in new:
                 _move(int(thread), cpu)
-            pinned |= new
-    except (OSError, OverflowError) as error:
-        logger.warning("it is not kept on CPU %d but runs on any: %s", cpu, error)
+            moved |= new
+    except OSError as error:
+        others = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        logger.warning("it is not kept on CPU %d but runs on any of %s: %s", cpu, others, error)
+
+
+def only_cpu() -> int | None:
+    """Return the only CPU that this process may run on; None where there are more, or where the system is not Linux."""
+    if sys.platform != "linux":
+        return None
+    cpus = os.sched_getaffinity(0)
+    return cpus.pop() if len(cpus) == 1 else None
 
 
 def _move(thread: int, cpu: int) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -23,15 +23,18 @@ RESERVED = ("actors", "gateway", "handlers")
 RESERVED_TYPES = ("master", DIRECTORY)
 
 
+Cpu = Annotated[int, msgspec.Meta(ge=0, le=8191)]
+"""The number of one of the CPUs of a node, of which Linux knows 8192 at most."""
+Weight = Annotated[int, msgspec.Meta(ge=1)]
 # Keys of a server type, each with the type of its value. Those of the listener are for frontends only.
 COMMON: dict[str, Any] = {
     "frontend": bool,
     "count": int,
-    "cpu": int | list[int],
+    "cpu": Cpu | list[Cpu] | None,
     "num_cpus": float,
     "settings": dict[str, Any],
     "waiting": int,
-    "weight": int | list[int],
+    "weight": Weight | list[Weight],
 }
 LISTENER: dict[str, Any] = {
     "port": int,
@@ -229,7 +232,7 @@ class _Reader:
             return _WRONG
         try:
             # "8080" from the environment is a port as well as 8080 in the file.
-            return msgspec.convert(_plain(value), known[key], strict=not isinstance(value, _FromEnvironment))
+            return msgspec.convert(_plain(value), known[key], strict=not _from_environment(value))
         except msgspec.ValidationError as error:
             self.wrong(where, str(error))
             return _WRONG
@@ -251,8 +254,8 @@ class _Reader:
         except ValueError as error:
             self.wrong(where, str(error))
             return []
-        weights = self.each(f"{where}.weight", values.pop("weight", 1), count, least=1)
-        cpus = self.each(f"{where}.cpu", values.pop("cpu"), count, least=0) if "cpu" in values else [None] * count
+        weights = self.each(f"{where}.weight", values.pop("weight", 1), count)
+        cpus = self.each(f"{where}.cpu", values.pop("cpu", None), count)
         if weights is None or cpus is None:
             return []
         game_settings = values.pop("settings", {})
@@ -274,12 +277,12 @@ class _Reader:
             for number in range(1, count + 1)
         ]
 
-    def each(self, where: str, value: int | list[int], count: int, *, least: int) -> list[int] | None:
-        """Return a number for each of a type's servers: one that is for all, or a list. None where it is wrong."""
-        numbers = value if isinstance(value, list) else [value] * count
-        if len(numbers) == count and min(numbers) >= least:
-            return numbers
-        self.wrong(where, f"a number of at least {least} is expected, or a list of {count} of them")
+    def each(self, where: str, value: Any, count: int) -> list[Any] | None:
+        """Return a value for each of a type's servers: one for all, or a list. None where their number is wrong."""
+        values = value if isinstance(value, list) else [value] * count
+        if len(values) == count:
+            return values
+        self.wrong(where, f"one for all is expected, or a list of {count}")
         return None
 
     def check_ports(self, specs: list[ServerSpec]) -> None:
@@ -321,8 +324,15 @@ def _parsed(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
 
 
+def _from_environment(value: Any) -> bool:
+    """Tell whether a value, or one in a list, comes from the environment."""
+    return any(isinstance(one, _FromEnvironment) for one in (value if isinstance(value, list) else [value]))
+
+
 def _plain(value: Any) -> Any:
     """Return the value as msgspec knows it."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return str(value) if isinstance(value, _FromEnvironment) else value
 
 

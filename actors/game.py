@@ -42,11 +42,11 @@ class ServerSpec:
     deny: tuple[str, ...] = ()
     dictionary: bool = False
     num_cpus: float = 0.01
-    cpu: int | None = None
     weight: int = 1
     limits: Limits = field(default_factory=Limits)
     settings: Settings = field(default_factory=Settings)
     game_settings: Mapping[str, Any] = field(default_factory=dict)
+    cpu: int | None = None
 
     @property
     def scheme(self) -> str:
@@ -85,8 +85,9 @@ class Game:
     def spec(self, server_type: str, number: int) -> ServerSpec | None:
         """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
 
-        It has the type's settings, the weight and the CPU of the last one in the file, and the port ``number - 1``
-        above the first's. None where the file has no such type, or the port would be above 65535.
+        It has the type's settings, the weight of the last one in the file, the port ``number - 1`` above the first's,
+        and the CPU if all of the type have the same: of a list each is for one of them. None where the file has no such
+        type, or the port would be above 65535.
         """
         of_type = [spec for spec in self.servers if spec.type == server_type]
         if not of_type:
@@ -94,4 +95,8 @@ class Game:
         if number <= len(of_type):
             return of_type[number - 1]
         port = of_type[0].port and of_type[0].port + number - 1
-        return replace(of_type[-1], id=f"{server_type}-{number}", port=port) if port <= 65535 else None
+        if port > 65535:
+            return None
+        last = of_type[-1]
+        cpu = last.cpu if {spec.cpu for spec in of_type} == {last.cpu} else None
+        return replace(last, id=f"{server_type}-{number}", port=port, cpu=cpu)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from actors.affinity import only_cpu
 from actors.edge import ClientEdge
 from actors.game import Game, ServerSpec
 from actors.inspection import counts, inspection, resident_bytes
@@ -238,6 +239,7 @@ class Host:
             "id": self.spec.id,
             "type": self.spec.type,
             "pid": os.getpid(),
+            "cpu": only_cpu(),
             "incarnation": self._member.incarnation if self._member else 0,
             "state": self._state(),
             "uptime": time.time() - self._since,

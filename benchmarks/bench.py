@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subjects import HERE, Pomelo, Pummelo, Subject
+from subjects import CPUS, HERE, Pomelo, Pummelo, Subject
 
 Result = dict[str, Any]
 
@@ -75,22 +75,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--only", default="", help="loads whose name holds this")
-    parser.add_argument("--bound", action="store_true", help="keep each server on a CPU of its own, pomelo's too")
+    parser.add_argument("--bound", action="store_true", help="give each server a CPU of its own, pomelo's too")
     parser.add_argument("--json", type=Path, help="a file for all results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run(["cc", "-O2", "-o", folder / "load", HERE / "load.c"], check=True)
-        results = measure(folder, options)
-        bare = bare_call()
-    report(results, bare, options.json)
+        results, bare = measure(folder, options)
+    report(results, bare, options)
     return 0
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, list[Result]]]:
-    """Return the results by load and subject, a list of rounds each."""
+def measure(folder: Path, options: argparse.Namespace) -> tuple[dict[str, dict[str, list[Result]]], list[Result]]:
+    """Return the results by load and subject, a list of rounds each, and the bare call's."""
     loads = [load for load in LOADS if options.only in load.name]
     results: dict[str, dict[str, list[Result]]] = {load.name: {} for load in loads}
+    bare: list[Result] = []
     peer = Pomelo.install(folder)
     if peer is None:
         print("pomelo is not measured: there is no Node, or npm gave no package", file=sys.stderr)
@@ -98,16 +98,19 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, li
         # One subject runs at a time: pomelo's two would want the same ports, and an idle Ray is not quite idle.
         for subject in subjects(folder, peer, bound=options.bound):
             with subject:
+                if options.bound:
+                    subject.wait_bound()
                 for load in loads:
                     print(f"round {round_number + 1}: {subject.name}: {load.name}", file=sys.stderr)
                     result = run(folder, subject, load, options.seconds)
                     results[load.name].setdefault(subject.name, []).append(result)
-    return results
+        bare.append(bare_call())
+    return results, bare
 
 
 def subjects(folder: Path, peer: Path | None, *, bound: bool) -> list[Subject]:
     """Return what is measured in one round."""
-    changes = ("connector.cpu=0", "chat.cpu=1") if bound else ()
+    changes = [f"{server_type}.cpu={cpu}" for server_type, cpu in CPUS.items()] if bound else []
     peers = [] if peer is None else [Pomelo(peer, nodelay=nodelay, bound=bound) for nodelay in (True, False)]
     return [Pummelo(folder, *changes), *peers]
 
@@ -139,7 +142,7 @@ def median(rounds: Sequence[Result], key: str) -> float:
     return float(statistics.median(result[key] for result in rounds if key in result))
 
 
-def report(results: dict[str, dict[str, list[Result]]], bare: Result, file: Path | None) -> None:
+def report(results: dict[str, dict[str, list[Result]]], bare: list[Result], options: argparse.Namespace) -> None:
     """Print the table and write the JSON."""
     print("| load | subject | per second | ratio | p50 ms | p99 ms | CPU us each | ratio | load's CPU | target |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -147,13 +150,15 @@ def report(results: dict[str, dict[str, list[Result]]], bare: Result, file: Path
         if load.name in results:
             for name, rounds in results[load.name].items():
                 print(row(load, name, rounds, results[load.name].get("pomelo, no-delay")))
-    print(f"\n{python_build()}")
-    print(f"A bare call between two async Ray actors: p50 {bare['p50_ms']:.2f} ms")
+    print(f"\n{python_build()}{f'; servers bound to the CPUs {CPUS}' if options.bound else ''}")
+    call = median(bare, "p50_ms")
+    print(f"A bare call between two async Ray actors: p50 {call:.2f} ms")
     with contextlib.suppress(KeyError, statistics.StatisticsError):
         routed = median(results["routed echo, 1 x 1"]["pummelo"], "p50_ms")
-        print(f"Routed echo, 1 x 1, is {routed / bare['p50_ms']:.2f} of that (target: at most 1.3)")
-    if file is not None:
-        file.write_text(json.dumps({"python": python_build(), "loads": results, "bare_call": bare}, indent=1) + "\n")
+        print(f"Routed echo, 1 x 1, is {routed / call:.2f} of that (target: at most 1.3)")
+    if options.json is not None:
+        told = {"python": python_build(), "bound": options.bound, "loads": results, "bare_call": bare}
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def python_build() -> str:

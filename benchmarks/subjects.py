@@ -1,5 +1,6 @@
 """What is measured: the project's own game, and the peer's, each a set of processes behind a port."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ START = 60.0
 """Seconds for a subject to serve."""
 END = 10.0
 """Seconds for its killed processes to be gone."""
+CPUS = {"connector": 0, "chat": 1}
+"""The CPU of each server, where each is to have one of its own."""
 
 
 class Subject(ABC):
@@ -56,6 +59,14 @@ class Subject(ABC):
             time.sleep(0.05)
         self.log.close()
 
+    def wait_bound(self) -> None:
+        """Return when each of its servers is on its CPU. Raises RuntimeError if that does not happen."""
+        until = time.monotonic() + END
+        while (found := sorted(filter(None, map(_only_cpu, self.pids())))) != sorted(map(str, CPUS.values())):
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.name}: its servers should be on the CPUs {CPUS}, and are on {found}")
+            time.sleep(0.1)
+
     def pids(self) -> list[int]:
         """Return the ids of all of the subject's processes."""
         return [self._process.pid, *descendants(self._process.pid)]
@@ -92,7 +103,7 @@ class Pummelo(Subject):
 class Pomelo(Subject):
     """The peer, pomelo 2.2.7 from npm; ``nodelay`` turns Nagle's algorithm off on all its sockets.
 
-    ``bound``: each of its servers stays on a CPU, as its configuration can say.
+    ``bound`` has its configuration name a CPU for each server.
     """
 
     port = 13010
@@ -100,8 +111,17 @@ class Pomelo(Subject):
     def __init__(self, folder: Path, *, nodelay: bool, bound: bool = False) -> None:
         self.name = "pomelo, no-delay" if nodelay else "pomelo as shipped"
         preload = {"NODE_OPTIONS": f"--require {folder / 'nodelay.js'}"} if nodelay else {}
-        settings = "bound" if bound else "development"
-        super().__init__(["node", "app.js", f"env={settings}", "type=all"], folder=folder, environment=preload)
+        super().__init__(["node", "app.js", "env=development", "type=all"], folder=folder, environment=preload)
+        if bound:
+            self._bind(folder / "config" / "servers.json")
+
+    @staticmethod
+    def _bind(file: Path) -> None:
+        game = json.loads(file.read_text())
+        for server_type, servers in game["development"].items():
+            for server in servers:
+                server["cpu"] = str(CPUS[server_type])
+        file.write_text(json.dumps(game))
 
     @classmethod
     def install(cls, folder: Path) -> Path | None:
@@ -153,6 +173,15 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _only_cpu(pid: int) -> str:
+    """Return the only CPU on which a process's first thread may run; "" for more, and for a process that has ended."""
+    try:
+        cpus = os.sched_getaffinity(pid)
+    except ProcessLookupError:
+        return ""
+    return str(cpus.pop()) if len(cpus) == 1 else ""
 
 
 def _kill(pid: int) -> None:

@@ -223,7 +223,10 @@ def test_weights_are_one_for_the_type_or_one_for_each_server_and_the_rate_is_a_s
     assert [server.settings.rate for server in game.servers] == [2.5, 0, 0, 0, 0]
 
 
-def test_a_cpu_is_one_for_the_type_or_one_for_each_server_and_the_last_ones_for_those_added(tmp_path: Path) -> None:
+def test_a_cpu_is_one_for_the_type_and_those_added_or_one_for_each_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECOND", "3")
     game = load_game(
         written(
             tmp_path,
@@ -231,27 +234,38 @@ def test_a_cpu_is_one_for_the_type_or_one_for_each_server_and_the_last_ones_for_
             app: app:app
             servers:
               gate: {frontend: true}
-              chat: {count: 2, cpu: [0, 3]}
+              chat: {count: 2, cpu: [0, "${SECOND}"]}
               area: {count: 2, cpu: 1}
+              any: {cpu: null}
             """,
         )
     )
-    assert [server.cpu for server in game.servers] == [None, 0, 3, 1, 1]
-    added = game.spec("chat", 3)
-    assert added is not None
-    assert added.cpu == 3
+    assert [server.cpu for server in game.servers] == [None, 0, 3, 1, 1, None]
+    added = [game.spec(server_type, 3) for server_type in ("chat", "area")]
+    assert [spec and spec.cpu for spec in added] == [None, 1]
 
 
-@pytest.mark.parametrize("cpu", ["-1", "[1]", "[0, -1]", "[]"])
-def test_cpus_that_do_not_fit_the_servers_are_told(tmp_path: Path, cpu: str) -> None:
-    told = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, cpu: {cpu}, settings"))
-    assert told == ["servers.chat.cpu: a number of at least 0 is expected, or a list of 2 of them"]
+@pytest.mark.parametrize("field", ["cpu", "weight"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("-1", "Expected `int` >= {least}"),
+        ("[1, -1]", "Expected `int` >= {least} - at `$[1]`"),
+        ("[1]", "one for all is expected, or a list of 2"),
+        ("[1, 2, 3]", "one for all is expected, or a list of 2"),
+        ("[]", "one for all is expected, or a list of 2"),
+    ],
+)
+def test_cpus_and_weights_that_do_not_fit_the_servers_are_told(
+    tmp_path: Path, field: str, value: str, told: str
+) -> None:
+    wrong = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, {field}: {value}, settings"))
+    assert wrong == [f"servers.chat.{field}: {told.format(least=0 if field == 'cpu' else 1)}"]
 
 
-@pytest.mark.parametrize("weight", ["0", "[1]", "[1, 0]", "[1, 2, 3]"])
-def test_weights_that_do_not_fit_the_servers_are_told(tmp_path: Path, weight: str) -> None:
-    told = mistakes(tmp_path, GOOD.replace("{count: 2, settings", f"{{count: 2, weight: {weight}, settings"))
-    assert told == ["servers.chat.weight: a number of at least 1 is expected, or a list of 2 of them"]
+def test_a_cpu_that_no_linux_has_is_told(tmp_path: Path) -> None:
+    wrong = mistakes(tmp_path, GOOD.replace("{count: 2, settings", "{count: 2, cpu: 8192, settings"))
+    assert wrong == ["servers.chat.cpu: Expected `int` <= 8191"]
 
 
 @pytest.mark.parametrize(

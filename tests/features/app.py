@@ -29,6 +29,7 @@ from handlers import (
 app = App("features", routes=["onTeam", "onFast"])
 app.route_by("dealt", policies.WeightedRoundRobin)
 app.route_by("hashed", policies.PomeloHash)
+app.route_by("bound", policies.RoundRobin)
 app.scheduler("slow", interval=0.4)
 app.filter(filters.serial(), "dealt")
 app.filter(filters.timeout(0.5), "dealt")
@@ -338,10 +339,11 @@ async def push_team(msg: Team, server: Server) -> dict[str, Any]:
     return {"failed": failed}
 
 
-@app.handler("hashed.info.cpus")
-async def cpus() -> list[list[int]]:
+@app.handler("bound.info.cpus")
+async def cpus(server: Server) -> dict[str, Any]:
     """Tell on which CPUs each of this server's threads may run."""
-    return [sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")]
+    threads = [sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")]
+    return {"server": server.id, "threads": threads}
 
 
 @app.handler("hashed.info.where")
