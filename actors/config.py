@@ -325,14 +325,18 @@ def _parsed(text: str) -> Any:
 
 
 def _from_environment(value: Any) -> bool:
-    """Tell whether a value, or one in a list, comes from the environment."""
-    return any(isinstance(one, _FromEnvironment) for one in (value if isinstance(value, list) else [value]))
+    """Tell whether a value, or one in it, comes from the environment."""
+    if isinstance(value, dict | list):
+        return any(map(_from_environment, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, _FromEnvironment)
 
 
 def _plain(value: Any) -> Any:
     """Return the value as msgspec knows it."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
     return str(value) if isinstance(value, _FromEnvironment) else value
 
 

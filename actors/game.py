@@ -86,8 +86,8 @@ class Game:
         """Return the server of a type with a number, as the file has it or, beyond its count, would have it.
 
         It has the type's settings, the weight of the last one in the file, the port ``number - 1`` above the first's,
-        and the CPU if all of the type have the same: of a list each is for one of them. None where the file has no such
-        type, or the port would be above 65535.
+        and the CPU if all of the type in the file have the same. None where the file has no such type, or the port
+        would be above 65535.
         """
         of_type = [spec for spec in self.servers if spec.type == server_type]
         if not of_type:

@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--only", default="", help="loads whose name holds this")
-    parser.add_argument("--bound", action="store_true", help="give each server a CPU of its own, pomelo's too")
+    parser.add_argument("--bound", action="store_true", help="a CPU for each server, pomelo's too (Linux, two CPUs)")
     parser.add_argument("--json", type=Path, help="a file for all results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -172,7 +172,7 @@ class Frontend:
     def operate(self, operation: str, session_id: int, argument: Any, asked_by: str) -> Any:
         """Carry out an operation on a session for a server, this one or another; return its outcome.
 
-        Raises HandlerError; see Sessions.count for what is refused.
+        Raises HandlerError for what is refused, as Sessions and Session tell it, and what the client raises.
         """
         if operation == "count" and not self.takes_clients:
             raise Unavailable(f"{self._node.id} takes no clients")

@@ -312,8 +312,11 @@ class Node:
     async def session_call(self, frontend_id: str, operation: str, session_id: int, argument: Any) -> Any:
         """Have a frontend carry out an operation on a session of its own."""
         if frontend_id == self.id and self.frontend is not None:
-            # The outcome is what it would be from another server: a copy.
-            return msgpack.unpackb(msgpack.packb(self.frontend.operate(operation, session_id, argument, self.id)))
+            try:
+                return self.frontend.operate(operation, session_id, argument, self.id)
+            except Exception as error:
+                # What another server would get of it.
+                raise error_from(*error_for(error, f"{self.id}: session {operation}")) from error
         fields = (operation, session_id, argument)
         link = self._to_frontend(frontend_id)
         packed = await self.ask_link(link, SESSION, fields, DEFAULT_TIMEOUT, f"session {operation}")

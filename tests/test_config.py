@@ -174,6 +174,19 @@ def test_how_clients_reach_a_frontend_is_taken_and_paths_are_beside_the_file(cer
     assert (plain.tls, plain.trusted_proxies, plain.deny, plain.transport) == (None, (), (), "tcp")
 
 
+def test_the_environment_fills_in_lists_and_mappings_too(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "key.pem")
+    monkeypatch.setenv("SITE", "https://play.example")
+    text = """
+        app: app:app
+        servers:
+          a: {frontend: true, tls: {certificate: cert.pem, key: "${KEY}"}, origins: ["${SITE}"]}
+    """
+    spec = load_game(written(certificate, text)).servers[0]
+    assert spec.tls == TlsFiles(str(certificate / "cert.pem"), str(certificate / "key.pem"))
+    assert spec.origins == ("https://play.example",)
+
+
 def test_what_clients_cannot_be_reached_by_is_told_before_the_start(certificate: Path) -> None:
     (certificate / "pages").mkdir()
     told = mistakes(

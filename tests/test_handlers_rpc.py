@@ -331,6 +331,18 @@ async def server_and_one(server: Any, one: Any) -> Any:
     return [server, one]
 
 
+async def server_and_perhaps_one(server: Any, one: Any = 1) -> Any:
+    return [server, one]
+
+
+async def server_and_more(server: Any, *more: Any) -> Any:
+    return [server, *more]
+
+
+async def named_server(*, server: Any = None) -> Any:
+    return [server]
+
+
 async def one_or_two(one: Any, two: Any = 2, /) -> Any:
     return [one, two]
 
@@ -347,15 +359,18 @@ async def takes_a_name(one: Any, *, name: Any = 3) -> Any:
     return [one, name]
 
 
+WITH_SERVER = [server_and_one, server_and_perhaps_one, server_and_more, named_server]
+
+
 @pytest.mark.parametrize("named", [{}, {"name": 7}, {"one": 7}], ids=str)
 @pytest.mark.parametrize("count", range(5))
-@pytest.mark.parametrize("function", [nothing, server_and_one, one_or_two, at_least_one, needs_a_name, takes_a_name])
+@pytest.mark.parametrize("function", [*WITH_SERVER, nothing, one_or_two, at_least_one, needs_a_name, takes_a_name])
 def test_a_remote_runs_with_the_arguments_that_its_function_could_be_called_with_and_no_others(
     function: Any, count: int, named: dict[str, int]
 ) -> None:
     remote: Remote[..., Any] = Remote("chat.t.any", function)
     packed = msgpack.packb([list(range(count)), named])
-    given = (["server"] if function is server_and_one else []) + list(range(count))
+    given = (["server"] if function in WITH_SERVER else []) + list(range(count))
     refusal = why_not(function, given, named)
     if refusal is None:
         expected = asyncio.run(function(*given, **named))

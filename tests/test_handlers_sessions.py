@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support_handlers import Stage, virtual
 
-from handlers import NotFound, Server, Session, Unavailable
+from handlers import HandlerError, NotFound, Server, Session, Unavailable
 from handlers.settings import Settings
 
 HERE_AND_THERE = pytest.mark.parametrize("server_type", ["connector", "chat"])
@@ -79,6 +79,36 @@ async def test_a_handler_that_kicks_its_own_session_finishes() -> None:
             await stage.within(client, "chat", leave)
         await kit.settle()
         assert finished == ["connector-1"]
+
+
+@HERE_AND_THERE
+@virtual
+async def test_what_goes_wrong_on_the_frontend_is_an_internal_error_for_whoever_asked_and_is_logged(
+    server_type: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage()
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        session = await stage.within(client, server_type, lambda session, server: session)
+
+        def broken(reason: str) -> None:
+            raise RuntimeError("a defect of the frontend")
+
+        monkeypatch.setattr(client, "kick", broken)
+        with pytest.raises(HandlerError, match=r"^500 internal error$"):
+            await session.kick()
+        assert "a defect of the frontend" in caplog.text
+
+
+@HERE_AND_THERE
+@virtual
+async def test_a_frontend_that_takes_no_clients_tells_whoever_asks_for_its_counts(server_type: str) -> None:
+    async with Stage().kit() as kit:
+        frontend = kit.nodes["connector-1"].frontend
+        assert frontend is not None
+        frontend.takes_clients = False
+        with pytest.raises(Unavailable, match="503 connector-1 takes no clients"):
+            await kit.server(f"{server_type}-1").sessions.count("connector-1")
 
 
 @HERE_AND_THERE

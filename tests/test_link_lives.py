@@ -9,6 +9,7 @@ from pomelo_client import PomeloClient
 from test_link import ECHO, Network, Peer
 from ways import TaskWay
 
+from actors.affinity import only_cpu
 from actors.config import load_game
 from actors.game import Game
 from actors.host import Host
@@ -141,6 +142,7 @@ async def booted(
     member = host.report()
     assert member is not None
     assert host.describe()["state"] == "serving"
+    assert host.describe()["cpu"] == only_cpu()
     for other in hosts.values():
         await other.update(each for one in hosts.values() if (each := one.report()) is not None)
     assert member.incarnation == incarnation

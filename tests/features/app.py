@@ -1,6 +1,7 @@
 """A game that uses what the chat and the other test game do not, so that each is seen to work from the file on."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
@@ -342,7 +343,10 @@ async def push_team(msg: Team, server: Server) -> dict[str, Any]:
 @app.handler("bound.info.cpus")
 async def cpus(server: Server) -> dict[str, Any]:
     """Tell on which CPUs each of this server's threads may run."""
-    threads = [sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")]
+    threads = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            threads.append(sorted(os.sched_getaffinity(int(thread))))
     return {"server": server.id, "threads": threads}
 
 
