@@ -34,11 +34,17 @@ def keep_on(cpu: int) -> None:
         logger.warning("it is not kept on CPU %d but runs on any of %s: %s", cpu, others, error)
 
 
-def only_cpu() -> int | None:
-    """Return the only CPU that this process may run on; None where there are more, or where the system is not Linux."""
+def only_cpu(pid: int = 0) -> int | None:
+    """Return the only CPU that a process's first thread may run on, 0 being this process.
+
+    None where there are more, where the process has ended, or where the system is not Linux.
+    """
     if sys.platform != "linux":
         return None
-    cpus = os.sched_getaffinity(0)
+    try:
+        cpus = os.sched_getaffinity(pid)
+    except ProcessLookupError:
+        return None
     return cpus.pop() if len(cpus) == 1 else None
 
 

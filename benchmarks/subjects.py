@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from actors.affinity import only_cpu
+
 HERE = Path(__file__).resolve().parent
 START = 60.0
 """Seconds for a subject to serve."""
@@ -55,14 +57,16 @@ class Subject(ABC):
             _kill(pid)
         # The next subject may have the same ports: it is not to be taken for serving while these still listen.
         until = time.monotonic() + END
-        while any(map(_runs, left)) and time.monotonic() < until:
+        while running := [pid for pid in left if _runs(pid)]:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.name}: the processes {running} have been killed and still run")
             time.sleep(0.05)
         self.log.close()
 
     def wait_bound(self) -> None:
         """Return when each of its servers is on its CPU. Raises RuntimeError if that does not happen."""
         until = time.monotonic() + END
-        while (found := sorted(filter(None, map(_only_cpu, self.pids())))) != sorted(map(str, CPUS.values())):
+        while (found := sorted(cpu for cpu in map(only_cpu, self.pids()) if cpu is not None)) != sorted(CPUS.values()):
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.name}: its servers should be on the CPUs {CPUS}, and are on {found}")
             time.sleep(0.1)
@@ -172,16 +176,15 @@ def _runs(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    # The first of its threads may be gone while others still hold its sockets.
+    return stat.rpartition(")")[2].split()[0] != "Z" or _threads(pid) > 1
 
 
-def _only_cpu(pid: int) -> str:
-    """Return the only CPU on which a process's first thread may run; "" for more, and for a process that has ended."""
+def _threads(pid: int) -> int:
     try:
-        cpus = os.sched_getaffinity(pid)
-    except ProcessLookupError:
-        return ""
-    return str(cpus.pop()) if len(cpus) == 1 else ""
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def _kill(pid: int) -> None:
