@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+COMPILED := PYTHONPATH=$(CURDIR)/.compiled
 
-.PHONY: help setup demo test check bench bench-full format clients clean
+.PHONY: help setup demo test check compiled test-compiled bench bench-full format clients clean
 
 help:  ## what can be made (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,12 +25,18 @@ check: setup  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## load on pummelo and on pomelo side by side (3 minutes; a C compiler, and Node for pomelo)
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+compiled: .compiled/made  ## .compiled: the packages as `pip install .` makes them, compiled (2 minutes; a C compiler)
 
-bench-full: setup  ## the same and what has no peer to compare with, medians of 5 (an hour)
-	$(BIN)/python benchmarks/bench.py --rounds 5 --seconds 5 $(ARGS)
-	$(BIN)/python benchmarks/experiments.py --rounds 5
+test-compiled: compiled  ## the tests that need no Ray, and the demo's, on the compiled packages
+	@$(COMPILED) $(BIN)/pummelo --version | grep ' (compiled)'
+	$(COMPILED) $(BIN)/pytest -m 'not real or demo' $(ARGS)
+
+bench: compiled  ## load on pummelo and on pomelo side by side (3 minutes; a C compiler, and Node for pomelo)
+	$(COMPILED) $(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: compiled  ## the same and what has no peer to compare with, medians of 5 (an hour)
+	$(COMPILED) $(BIN)/python benchmarks/bench.py --rounds 5 --seconds 5 $(ARGS)
+	$(COMPILED) $(BIN)/python benchmarks/experiments.py --rounds 5
 
 format: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -38,13 +45,18 @@ format: setup  ## mend what ruff can mend
 clients: tests/browser/node_modules/made  ## what the tests with pomelo's npm client and a browser need
 
 clean:  ## remove what was made
-	rm -rf $(VENV) tests/browser/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .compiled tests/browser/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	PUMMELO_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.compiled/made: $(VENV)/made hatch_build.py $(wildcard actors/*.py gateway/*.py handlers/*.py)
+	rm -rf .compiled
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
 	@touch $@
 
 tests/browser/node_modules/made: tests/browser/package.json

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from actors.build import build
 from actors.cluster import ClusterError, RunningGame, launch, ray_cluster
 from actors.config import ConfigError, load_game
 from actors.delivery import delivered
@@ -25,6 +26,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. Standard output carries the results alone, errors go to the other."""
     parser = argparse.ArgumentParser(prog="pummelo", description="Realtime game servers on Ray.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {build()}")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a game until SIGINT or SIGTERM")
     run.add_argument("file", type=Path, help="the game's servers.yaml")

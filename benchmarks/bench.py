@@ -21,6 +21,8 @@ from typing import Any
 
 from subjects import CPUS, HERE, Pomelo, Pummelo, Subject
 
+from actors.build import build
+
 Result = dict[str, Any]
 
 
@@ -150,27 +152,26 @@ def report(results: dict[str, dict[str, list[Result]]], bare: list[Result], opti
         if load.name in results:
             for name, rounds in results[load.name].items():
                 print(row(load, name, rounds, results[load.name].get("pomelo, no-delay")))
-    print(f"\n{python_build()}{f'; servers bound to the CPUs {CPUS}' if options.bound else ''}")
+    print(f"\n{builds()}{f'; servers bound to the CPUs {CPUS}' if options.bound else ''}")
     call = median(bare, "p50_ms")
     print(f"A bare call between two async Ray actors: p50 {call:.2f} ms")
     with contextlib.suppress(KeyError, statistics.StatisticsError):
         routed = median(results["routed echo, 1 x 1"]["pummelo"], "p50_ms")
         print(f"Routed echo, 1 x 1, is {routed / call:.2f} of that (target: at most 1.3)")
     if options.json is not None:
-        told = {"python": python_build(), "bound": options.bound, "loads": results, "bare_call": bare}
+        told = {"builds": builds(), "bound": options.bound, "loads": results, "bare_call": bare}
         options.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
-def python_build() -> str:
-    """Return which Python runs pummelo here, and how it says that it was configured.
+def builds() -> str:
+    """Return which pummelo is measured, which Python runs it, and how that says that it was configured.
 
     With profile-guided optimization it runs Python code faster; a distribution may have asked for that in another way.
     """
     asked = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     told = "with" if asked else "without"
-    return (
-        f"Python {platform.python_version()} ({platform.python_compiler()}), configured {told} --enable-optimizations"
-    )
+    python = f"Python {platform.python_version()} ({platform.python_compiler()})"
+    return f"pummelo {build()}; {python}, configured {told} --enable-optimizations"
 
 
 def row(load: Load, name: str, rounds: list[Result], peer: list[Result] | None) -> str:

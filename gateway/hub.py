@@ -53,9 +53,9 @@ class Hub:
         site: Site,
         name: str,
         origins: list[str | None] | None,
-        tls: ssl.SSLContext | None = None,
         trusted: Networks,
         denied: Networks,
+        tls: ssl.SSLContext | None = None,
         idle: float = math.inf,
     ) -> None:
         self.loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """What servers say to a frontend's users: channel members, pushes, broadcasts (pomelo's ChannelRemote)."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,7 +83,7 @@ class ChannelRemote:
             link.answer(request_id, 0, b"")
 
     def push_to(
-        self, link: Link, request_id: int, uids: list[str], route: str, body: bytes, options: bytes = b""
+        self, link: Link, request_id: int, uids: Sequence[str], route: str, body: bytes, options: bytes = b""
     ) -> None:
         """Push to users here; the answer names those without a session."""
         self.deliver(self.group(uids), route, body, options)

@@ -134,7 +134,7 @@ def error_for(error: BaseException, what: str) -> tuple[int, str]:
     and answered as 500 without detail.
     """
     if isinstance(error, HandlerError):
-        return error.code, error.message
+        return error.code, str(error.message)
     logger.error("%s failed", what, exc_info=error)
     return 500, INTERNAL
 

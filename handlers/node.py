@@ -6,7 +6,7 @@ Ray actors and in the test kit.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -266,7 +266,7 @@ class Node:
 
         return apply
 
-    def _mirror_told(self, link: Link, request_id: int, channel: str, members: list[tuple[str, int]]) -> None:
+    def _mirror_told(self, link: Link, request_id: int, channel: str, members: Iterable[tuple[str, int]]) -> None:
         self.server.channels.restore(link.peer, channel, members)
 
     def _mirror_complete(self, link: Link, request_id: int) -> None:
@@ -294,7 +294,7 @@ class Node:
 
         self.dispatcher.submit(Request(route, session, body, not request_id), handled)
 
-    def _members_left(self, link: Link, request_id: int, uid: str, places: list[tuple[str, int]]) -> None:
+    def _members_left(self, link: Link, request_id: int, uid: str, places: Iterable[tuple[str, int]]) -> None:
         self.server.channels.gone(link.peer, uid, places)
 
     def _session_closed(

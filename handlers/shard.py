@@ -7,6 +7,7 @@ it knows of have told it all.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import msgpack
@@ -85,7 +86,7 @@ class Shard:
         elif self._settling is None:
             self._tell_everybody(link.peer, fact[1], Scope.GREETING)
 
-    def retold(self, link: Link, request_id: int, single: bool, facts: list[Fact], last: bool) -> None:
+    def retold(self, link: Link, request_id: int, single: bool, facts: Iterable[Fact], last: bool) -> None:
         """Take in a part of all that is so on a frontend; with the ``last`` one it counts."""
         telling = self._telling.setdefault(link.peer, [])
         telling += facts

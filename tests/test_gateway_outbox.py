@@ -1,12 +1,11 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway import outbox as outbox_module
 from gateway.outbox import FIRST_PORTION, PORTION, Outbox
 
 
@@ -154,7 +153,8 @@ def test_pauses_for_other_threads_are_the_farther_apart_the_longer_they_take(mon
         pauses.append(now)
         now += 0.005
 
-    monkeypatch.setattr(outbox_module, "time", SimpleNamespace(sleep=sleep, perf_counter=lambda: now))
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     outbox, calls = make()
     for _ in range(200 * PORTION):
         Writer().send(outbox, b"push")
