@@ -1,8 +1,8 @@
 """A link: the way to one other server, over calls that carry its stream.
 
-A link that is idle sends at once. While its one call is under way it gathers, and sends all of that when the call
-returns, before it looks at what came back if that is worth a call; so a batch grows with the load by itself, without a
-timer. What the peer has to say comes back with the call's return, or by the peer's own call.
+A link that is idle sends at once. While a call is under way it gathers, until that returns or there is enough for a
+second call; so a batch grows with the load by itself, without a timer. What the peer has to say comes back with a
+call's return, or by the peer's own call.
 
 The first hello makes a link up; from then on one more call stays under way that ends with the peer's life. When the
 peer dies, or a carrier is lost, the link is down: what was in flight fails at once, requests are refused here, and a
@@ -17,6 +17,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from actors.flights import Flights
 from actors.greeter import RETRY, Greeter
 from actors.held import HELD_KINDS, Held
 from actors.pending import Pending
@@ -83,8 +84,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._ids = ids
         self._pending = Pending(own, peer)
-        self._calling = 0  # the token under which a call is in flight
-        self._laden = False  # whether that call carries entries
+        self._flights = Flights()
         self._held: Held | None = None
         self._serving = 0
         self._woken = False
@@ -226,7 +226,7 @@ class Link:
             self._release()
 
     def _is_quiet(self) -> bool:
-        return not (self._pending or self.stream.waiting or (self._laden and self._calling == self.stream.token))
+        return not (self._pending or self.stream.waiting or self._flights.laden(self.stream.token))
 
     def _release(self) -> None:
         """Send what is held, in order, if the peer is there in the life that it waits for."""
@@ -251,8 +251,8 @@ class Link:
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing is about to carry what waits: no call of ours in flight, none of the peer's to return."""
-        return self._calling != self.stream.token and not self._serving and self.state is _UP
+        """Whether a call may begin: none of the peer's will return and carry what waits, nor one of ours let it go."""
+        return not self._serving and self.state is _UP and self._flights.admit(self.stream.token, self.stream.waiting)
 
     def _wake(self) -> None:
         """Have what waits carried after the next turn of the loop, so that what comes in that turn goes with it."""
@@ -267,19 +267,21 @@ class Link:
 
     def _call(self) -> None:
         """Make one call with what waits, or a hello."""
-        token = self._calling = self.stream.token
+        token, waiting = self.stream.token, self.stream.waiting
+        carrier = self.stream.take()
+        entries = waiting - self.stream.waiting
+        self._flights.begin(token, entries)
         self._last_call = self._loop.time()
         self.calls += 1
-        self._laden = self.stream.waiting > 0
         timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
-        self._way.call(self.stream.take(), partial(self._back, token, timer))
+        self._way.call(carrier, partial(self._back, token, entries, timer))
 
-    def _back(self, token: int, timer: asyncio.TimerHandle, came: bytes | BaseException) -> None:
+    def _back(self, token: int, entries: int, timer: asyncio.TimerHandle, came: bytes | BaseException) -> None:
         """Take in what a call returned, or why it did not."""
         timer.cancel()
         if token != self.stream.token or self._closed:
             return
-        self._calling = 0
+        self._flights.end(entries)
         self.unresponsive = False
         try:
             self._take_in(token, came)
@@ -308,7 +310,7 @@ class Link:
 
     def _call_if_none(self) -> None:
         """Have a call under way in this beginning."""
-        if self._calling != self.stream.token:
+        if not self._flights.under_way(self.stream.token):
             self._call()
 
     def _not_back(self, token: int) -> None:

@@ -11,6 +11,7 @@ from ways import TaskWay
 
 from actors import link as link_module
 from actors import stream
+from actors.flights import SECOND
 from actors.links import Links
 from actors.way import CallFailed
 from handlers.clock import run
@@ -135,10 +136,17 @@ def test_what_comes_while_a_call_is_in_flight_goes_together_in_the_next() -> Non
 
 
 @pytest.mark.parametrize(
-    ("waiting", "size", "ahead"),
-    [(link_module.AHEAD - 1, 1, 0), (link_module.AHEAD, 1, 1), (4, 20_000, 0), (5, 20_000, 1)],
+    ("second", "waiting", "size", "ahead"),
+    [
+        (SECOND, link_module.AHEAD - 1, 1, 0),
+        (SECOND, link_module.AHEAD, 1, 1),
+        (0, 4, 20_000, 0),
+        (0, 5, 20_000, 1),
+    ],
 )
-def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(waiting: int, size: int, ahead: int) -> None:
+def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(
+    second: int, waiting: int, size: int, ahead: int
+) -> None:
     async def scenario() -> None:
         network = Network(lambda: 0.01)
         one, other = await two(network)
@@ -147,12 +155,43 @@ def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(waiting: int
         calls = link.calls
         link.request(ECHO, (1,), 30, lambda *_: calls_when_answered.append(link.calls))
         await asyncio.sleep(0.005)
-        for _ in range(waiting):
-            link.send(NOTE, (bytes(size),))
+        for count in (second, waiting):
+            for _ in range(count):
+                link.send(NOTE, (bytes(size),))
+            await asyncio.sleep(0.001)
         await asyncio.sleep(1)
-        assert calls_when_answered == [calls + 1 + ahead]
-        assert other.noted[2:] == [bytes(size)] * waiting
-        assert network.most_under_way == 1
+        assert calls_when_answered == [calls + 1 + bool(second) + ahead]
+        assert other.noted[2:] == [bytes(size)] * (second + waiting)
+        assert network.most_under_way == 1 + bool(second)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("first", "waiting", "calls"),
+    [(1, SECOND - 1, 1), (1, SECOND, 2), (3 * SECOND, 2 * SECOND - 1 - SECOND // 2, 1), (3 * SECOND, 2 * SECOND, 2)],
+)
+def test_a_second_call_goes_with_enough_entries_and_half_of_what_the_first_has(
+    first: int, waiting: int, calls: int
+) -> None:
+    async def scenario() -> None:
+        network = Network(lambda: 0.01)
+        one, other = await two(network)
+        await one.ask("b", ECHO, 0)
+        link = one.links.to("b")
+        begun = link.calls
+        for count in (first, waiting):
+            for number in range(count):
+                link.send(NOTE, (number,))
+            await asyncio.sleep(0.005)
+        assert link.calls - begun == calls
+        for number in range(10 * SECOND):
+            link.send(NOTE, (number,))
+        await asyncio.sleep(0.001)
+        assert link.calls - begun == 2, "there is no third"
+        await asyncio.sleep(1)
+        assert other.noted[1:] == [*range(first), *range(waiting), *range(10 * SECOND)]
+        assert one.links.to("b").describe()["queued_bytes"] == 0
 
     run(scenario())
 
