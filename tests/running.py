@@ -83,6 +83,7 @@ class RunningGame:
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
                 self._command,
+                cwd=self.folder,  # Ray's workers would import the packages from the sources if they were there
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
