@@ -9,7 +9,7 @@ COMPILED := PYTHONPATH=$(CURDIR)/.compiled
 .PHONY: help setup demo test check compiled test-compiled bench bench-full format clients clean
 
 help:  ## what can be made (this list)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/made  ## .venv with the servers and all tools
 
@@ -52,12 +52,12 @@ clean:  ## remove what was made
 $(VENV)/made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	PUMMELO_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	PUMMELO_COMPILE=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 .compiled/made: $(VENV)/made hatch_build.py $(wildcard actors/*.py gateway/*.py handlers/*.py)
 	rm -rf .compiled
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
+	PUMMELO_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
 	@touch $@
 
 tests/browser/node_modules/made: tests/browser/package.json

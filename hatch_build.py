@@ -1,8 +1,9 @@
 """Compiles the request path with mypyc when a wheel is built, where there is a C compiler.
 
 The modules are those of ``[tool.hatch.build.targets.wheel.hooks.custom]`` in pyproject.toml. The wheel holds their
-sources too, and works alike without the compiled ones: where they cannot be made, it says why and is built without.
-``PUMMELO_PURE=1`` asks for that. An editable installation is never compiled.
+sources too, and works alike without the compiled ones: where they cannot be made it is built without, and says why
+(pip shows that with ``-v``). ``PUMMELO_COMPILE=0`` does not try, ``PUMMELO_COMPILE=1`` fails where it cannot be done.
+An editable installation is never compiled.
 """
 
 import os
@@ -25,16 +26,18 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
 
     def dependencies(self) -> list[str]:
         """Return what compiling needs of other packages; pip fetches it before anything is built."""
-        return [] if _pure() else DEPENDENCIES
+        return DEPENDENCIES if _tried() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, unless it is not wanted, for a version that is no editable one."""
-        if version == "editable" or _pure():
+        """Compile for a version that is no editable one. Raises what compiling raises where it has to be done."""
+        if version == "editable" or not _tried():
             return
-        self._folder = tempfile.mkdtemp()
+        self._folder = Path(tempfile.mkdtemp())
         try:
-            made = _compile(self.config["modules"], Path(self.root), Path(self._folder))
-        except (Exception, SystemExit):  # noqa: BLE001 - it is shown, and the wheel works without what failed here
+            made = _compile(self.config["modules"], Path(self.root), self._folder)
+        except (Exception, SystemExit):
+            if _asked() == "1":
+                raise
             traceback.print_exc()
             self.app.display_warning("pummelo could not be compiled and is built without: see the error above")
             return
@@ -48,8 +51,12 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
             shutil.rmtree(self._folder)
 
 
-def _pure() -> bool:
-    return os.environ.get("PUMMELO_PURE", "") not in ("", "0")
+def _asked() -> str:
+    return os.environ.get("PUMMELO_COMPILE", "")
+
+
+def _tried() -> bool:
+    return _asked() == "1" or (_asked() != "0" and shutil.which(os.environ.get("CC", "cc")) is not None)
 
 
 def _compile(modules: list[str], root: Path, folder: Path) -> dict[str, str]:
@@ -62,7 +69,7 @@ def _compile(modules: list[str], root: Path, folder: Path) -> dict[str, str]:
     os.chdir(root)  # mypy finds the packages from where it runs
     try:
         made = mypycify(
-            [*OPTIONS, *modules],
+            [*OPTIONS, f"--cache-dir={folder / 'mypy'}", *modules],
             opt_level="3",
             debug_level="0",
             target_dir=str(folder / "c"),
@@ -70,7 +77,6 @@ def _compile(modules: list[str], root: Path, folder: Path) -> dict[str, str]:
         )
         command = build_ext(Distribution({"name": "pummelo", "ext_modules": made}))
         command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "temp")
-        command.parallel = os.cpu_count()
         command.ensure_finalized()
         command.run()
     finally:

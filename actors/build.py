@@ -1,6 +1,6 @@
 """Which pummelo this is: its version, and whether its request path was compiled when it was installed."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from handlers import node
 
@@ -14,4 +14,8 @@ def is_compiled() -> bool:
 
 def build() -> str:
     """Return the version, and in brackets how the request path runs."""
-    return f"{version('pummelo')} ({'compiled' if is_compiled() else 'not compiled'})"
+    try:
+        known = version("pummelo")
+    except PackageNotFoundError:
+        known = "of a folder that is not installed"
+    return f"{known} ({'compiled' if is_compiled() else 'not compiled'})"

@@ -13,13 +13,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterator
-from enum import Enum
 from functools import partial
 from typing import Any
 
 from actors.flights import Flights
 from actors.greeter import RETRY, Greeter
 from actors.held import HELD_KINDS, Held
+from actors.link_state import LinkState
+from actors.patience import Patience
 from actors.pending import Pending
 from actors.quiet import Quiet
 from actors.stream import BATCH, LIFE, Carrier, QueueFull, Stream, Verdict
@@ -28,14 +29,12 @@ from actors.way import STOPPED, CallFailed, Logic, Way, end_of
 from handlers.errors import Unavailable
 from handlers.link import CLOSED, Done, Entry
 
-__all__ = ["Link", "LinkState"]
+__all__ = ["Link"]
 
 logger = logging.getLogger(__name__)
 
 ANSWER = 0
 """The kind of an answer: request id, code, payload. The only entry that the link itself applies."""
-RESPONSIVE = 5.0
-"""Seconds after which a call that is not back marks the peer unresponsive."""
 GAP = 1.0
 """Seconds after which a carrier that is missing is held for lost."""
 QUIET = 5.0
@@ -47,14 +46,6 @@ AHEAD = 64
 """Entries that are worth a call before what the last one returned is applied: the peer works on them meanwhile. Fewer
 wait for what the return lets come, since a call costs as much CPU as a hundred requests."""
 DROPPED = (Verdict.STALE, Verdict.OUTLIVED)
-
-
-class LinkState(Enum):
-    """Whether the peer is there."""
-
-    CONNECTING = "the first hello is not answered yet; entries wait"
-    UP = "up"
-    DOWN = "down; requests are refused"
 
 
 # Python 3.11 takes 0.1 us to find a member in its enum, so what every entry asks for is found once.
@@ -85,6 +76,7 @@ class Link:
         self._ids = ids
         self._pending = Pending(own, peer)
         self._flights = Flights()
+        self._patience = Patience(self._not_back)
         self._held: Held | None = None
         self._serving = 0
         self._woken = False
@@ -264,25 +256,29 @@ class Link:
         self._woken = False
         if self._idle and self.stream.waiting:
             self._call()
+            self._wake()  # a carrier has room for so much
 
     def _call(self) -> None:
         """Make one call with what waits, or a hello."""
-        token, waiting = self.stream.token, self.stream.waiting
-        carrier = self.stream.take()
-        entries = waiting - self.stream.waiting
-        self._flights.begin(token, entries)
-        self._last_call = self._loop.time()
-        self.calls += 1
-        timer = self._loop.call_later(RESPONSIVE, self._not_back, token)
-        self._way.call(carrier, partial(self._back, token, entries, timer))
+        stream, token = self.stream, self.stream.token
+        waiting, queued = stream.waiting, stream.queued
+        carrier = stream.take()
+        entries, size = waiting - stream.waiting, queued - stream.queued
+        if not self._flights.under_way(token):
+            self._patience.begin(token)
+        self._flights.begin(token, entries, size)
+        self.calls, self._last_call = self.calls + 1, self._loop.time()
+        self._way.call(carrier, partial(self._back, token, entries, size))
 
-    def _back(self, token: int, entries: int, timer: asyncio.TimerHandle, came: bytes | BaseException) -> None:
+    def _back(self, token: int, entries: int, size: int, came: bytes | BaseException) -> None:
         """Take in what a call returned, or why it did not."""
-        timer.cancel()
         if token != self.stream.token or self._closed:
             return
-        self._flights.end(entries)
+        self._flights.end(entries, size)
         self.unresponsive = False
+        self._patience.end()
+        if self._flights.under_way(token):
+            self._patience.begin(token)
         try:
             self._take_in(token, came)
         except Exception as error:  # noqa: BLE001 - it is logged there
@@ -397,4 +393,8 @@ class Link:
     def _failed(self, error: BaseException) -> None:
         logger.error("%s: the link to %s failed", self._own, self.peer, exc_info=error)
         # Not at once: what failed here may fail again.
-        self._loop.call_later(RETRY[1], self._go_down, "an error of its own")
+        self._loop.call_later(RETRY[1], self._give_up, self.stream.token)
+
+    def _give_up(self, token: int) -> None:
+        if token == self.stream.token:  # else it began anew since
+            self._go_down("an error of its own")

@@ -11,24 +11,15 @@ from gateway.client import Client, Wire
 from gateway.connection import TRANSITIONS, Connection, State
 from gateway.dictionary import RouteDictionary
 from gateway.errors import EncodeError, GatewayError, HandshakeError, MessageError, ProtocolError, TooLargeError
-from gateway.frame import Frame
 from gateway.group import Group
 from gateway.handshake import HandshakeReply, HandshakeRequest, parse_handshake
 from gateway.limits import Limits, grow_file_table, raise_open_file_limit
 from gateway.listener import Listener
-from gateway.message import (
-    Message,
-    MessageType,
-    decode_message,
-    encode_message,
-    encode_notify,
-    encode_push,
-    encode_request,
-    encode_response,
-)
+from gateway.message import decode_message, encode_message, encode_notify, encode_push, encode_request, encode_response
 from gateway.networks import Networks
 from gateway.package import PackageDecoder, PackageType, encode_package
 from gateway.tls import server_context
+from gateway.values import Frame, Message, MessageType
 
 __all__ = [
     "TRANSITIONS",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.handshake import HandshakeReply, HandshakeRequest
-from gateway.message import Message
+from gateway.values import Message
 
 if TYPE_CHECKING:
     from gateway.client import Client

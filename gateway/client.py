@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gateway.connection import Connection, Disconnect, Event, Opened, Send, State
+from gateway.connection import Connection, Event, State
 from gateway.errors import ProtocolError, TooLargeError
-from gateway.frame import Frame
 from gateway.handshake import HandshakeReply, HandshakeRequest
 from gateway.hub import Hub
-from gateway.message import Message, encode_response
+from gateway.message import encode_response
 from gateway.package import PackageDecoder, PackageType, encode_package
+from gateway.values import Disconnect, Frame, Message, Opened, Send
 
 if TYPE_CHECKING:
     from gateway.tcp import TcpWire

@@ -18,10 +18,11 @@ from gateway.dictionary import RouteDictionary
 from gateway.errors import HandshakeError, MessageError
 from gateway.handshake import HandshakeReply, HandshakeRequest, HandshakeResponder, parse_handshake
 from gateway.limits import Limits
-from gateway.message import Message, MessageType, decode_message
+from gateway.message import decode_message
 from gateway.package import PackageType, encode_package
+from gateway.values import Disconnect, Message, MessageType, Opened, Send
 
-__all__ = ["TRANSITIONS", "Connection", "Disconnect", "Event", "Opened", "Send", "Signal", "State", "Terms"]
+__all__ = ["TRANSITIONS", "Connection", "Event", "Signal", "State", "Terms"]
 
 HEARTBEAT = encode_package(PackageType.HEARTBEAT)
 # A client that answers every heartbeat at once would otherwise bounce them with us without end.
@@ -79,25 +80,6 @@ TRANSITIONS: Mapping[State, Mapping[int, State]] = {
     },
     State.CLOSED: {},
 }
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """The client's ack has come: it may be sent to. `greeting` is the package to send first, empty for none."""
-
-    greeting: bytes
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send this package."""
-
-    package: bytes
-
-
-class Disconnect(msgspec.Struct, frozen=True):
-    """Close, for this reason, after sending `last` unless it is empty. The state is CLOSED already."""
-
-    reason: str
-    last: bytes = b""
 
 
 Event = Message | HandshakeRequest | Opened | Send | Disconnect

@@ -17,11 +17,11 @@ import socket
 from gateway.client import Client
 from gateway.connection import State
 from gateway.errors import HandshakeError
-from gateway.frame import Frame
 from gateway.handshake import parse_handshake
 from gateway.hub import Hub
 from gateway.package import HEADER_SIZE, PackageType
 from gateway.port import bound_socket
+from gateway.values import Frame
 
 __all__ = ["Peer", "UdpPort"]
 

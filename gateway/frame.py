@@ -9,31 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
 from gateway.package import PackageType, encode_package
+from gateway.values import Frame
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # a platform without the compiled part
     from websockets.utils import apply_mask
 
-__all__ = ["Frame", "FrameReader", "shared_frame", "websocket_frame"]
+__all__ = ["FrameReader", "shared_frame", "websocket_frame"]
 
 _FIN_BINARY = 0x82
 _FIN_TEXT = 0x81
 _MASKED = 0x80
 _PLAIN = (_FIN_BINARY, _FIN_TEXT)
-
-
-class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A data package made once, to be sent to many clients: the same bytes objects go to all of them.
-
-    `package` is for transports that are plain streams, `websocket` is the package in its frame.
-    """
-
-    package: bytes
-    websocket: bytes
 
 
 def shared_frame(message: bytes) -> Frame:

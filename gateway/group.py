@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from gateway.connection import State
-from gateway.frame import Frame
+from gateway.values import Frame
 
 if TYPE_CHECKING:
     from gateway.client import Client

@@ -12,13 +12,14 @@ from gateway.acceptor import Acceptor
 from gateway.client import Client
 from gateway.datagram import UdpPort
 from gateway.dictionary import RouteDictionary
-from gateway.frame import Frame, shared_frame
+from gateway.frame import shared_frame
 from gateway.http import Site
 from gateway.hub import Hub
 from gateway.limits import Limits
 from gateway.message import encode_push
 from gateway.networks import Networks
 from gateway.port import Port, TcpPort
+from gateway.values import Frame
 
 __all__ = ["Listener"]
 

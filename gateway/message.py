@@ -8,16 +8,12 @@ server makes of it (a request with id 0, a push that comes from a client) is dec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum
 from types import MappingProxyType
 
-import msgspec
-
 from gateway.errors import EncodeError, MessageError
+from gateway.values import Message, MessageType
 
 __all__ = [
-    "Message",
-    "MessageType",
     "decode_message",
     "encode_message",
     "encode_notify",
@@ -37,33 +33,8 @@ _GZIP = 0x10
 _NO_ROUTES: Mapping[int, str] = MappingProxyType({})
 
 
-class MessageType(IntEnum):
-    """What a message is; the value stands in bits 1-3 of its flag."""
-
-    REQUEST = 0
-    NOTIFY = 1
-    RESPONSE = 2
-    PUSH = 3
-
-
 _TYPES: tuple[MessageType, ...] = tuple(MessageType)
 _REQUEST, _NOTIFY, _RESPONSE, _PUSH = _TYPES
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message.
-
-    `id` is 0 for a notify or a push. `route` is None in a response, and where `code`, the dictionary code that was
-    read from the wire, is not known. `gzip` is the flag's bit alone: the body is as it came, since pomelo never packs
-    one and ignores the bit.
-    """
-
-    type: MessageType
-    id: int
-    route: str | None
-    body: bytes
-    code: int | None = None
-    gzip: bool = False
 
 
 def decode_message(data: bytes, routes: Mapping[int, str] = _NO_ROUTES) -> Message:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.frame import Frame
 from gateway.tcp import TcpWire
+from gateway.values import Frame
 
 __all__ = ["Stream"]
 

@@ -12,9 +12,9 @@ from socket import SO_LINGER, SOL_SOCKET
 
 from gateway.client import Client
 from gateway.connection import State
-from gateway.frame import Frame
 from gateway.group import TURN, Batch
 from gateway.hub import Hub
+from gateway.values import Frame
 
 __all__ = ["TcpWire"]
 

@@ -16,10 +16,11 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gateway.client import TOO_BIG
-from gateway.frame import Frame, FrameReader, websocket_frame
+from gateway.frame import FrameReader, websocket_frame
 from gateway.hub import Hub
 from gateway.package import HEADER_SIZE
 from gateway.tcp import TcpWire
+from gateway.values import Frame
 
 __all__ = ["WebSocket", "core_logger"]
 

@@ -134,7 +134,8 @@ def error_for(error: BaseException, what: str) -> tuple[int, str]:
     and answered as 500 without detail.
     """
     if isinstance(error, HandlerError):
-        return error.code, str(error.message)
+        # Whoever made it may have changed both since.
+        return error.code if isinstance(error.code, int) else 500, str(error.message)
     logger.error("%s failed", what, exc_info=error)
     return 500, INTERNAL
 

@@ -19,7 +19,8 @@ from gateway import (
     State,
     encode_package,
 )
-from gateway.connection import Disconnect, Opened, Send, Terms
+from gateway.connection import Terms
+from gateway.values import Disconnect, Opened, Send
 
 HANDSHAKE, ACK, HEARTBEAT, DATA, KICK = PackageType
 HELLO = b'{"sys":{}}'

@@ -102,6 +102,14 @@ async def test_an_odd_message_of_an_error_still_becomes_an_answer(server_type: s
     assert isinstance(answer["message"], str)
 
 
+@HERE_AND_THERE
+@virtual
+async def test_an_error_whose_code_was_changed_to_no_number_still_becomes_an_answer(server_type: str) -> None:
+    error: Any = HandlerError(400, "odd")
+    error.code = "strange"
+    assert await answer_of(error, server_type) == {"code": 500, "message": "odd"}
+
+
 @pytest.mark.parametrize("code", [0, None, "500"])
 def test_an_error_without_a_real_code_is_refused_where_it_is_made(code: Any) -> None:
     with pytest.raises(ValueError, match="an error's code is a number, and not 0"):

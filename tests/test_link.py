@@ -13,6 +13,7 @@ from actors import link as link_module
 from actors import stream
 from actors.flights import SECOND
 from actors.links import Links
+from actors.patience import RESPONSIVE
 from actors.way import CallFailed
 from handlers.clock import run
 from handlers.errors import Unavailable
@@ -488,6 +489,35 @@ def test_calls_of_peers_are_turned_away_before_a_server_has_begun() -> None:
     assert run(scenario()) == b""
 
 
+def test_a_peer_that_returns_one_of_two_calls_late_and_the_other_never_is_unresponsive_again() -> None:
+    async def scenario() -> None:
+        network = Network(lambda: 0.01)
+        one, _ = await two(network)
+        await one.ask("b", ECHO, 0)
+        link = one.links.to("b")
+        for count in (1, SECOND):
+            network.hung["b"] = asyncio.Event()
+            for number in range(count):
+                link.send(NOTE, (number,))
+            await asyncio.sleep(0.1)
+            if count == 1:
+                first = network.hung["b"]
+        assert network.most_under_way == 2
+        await asyncio.sleep(RESPONSIVE)
+        assert not one.links.up("b")
+        first.set()
+        await asyncio.sleep(0.1)
+        assert one.links.up("b")
+        await asyncio.sleep(RESPONSIVE)
+        assert not one.links.up("b")
+        network.hung.pop("b").set()
+        await asyncio.sleep(0.1)
+        assert one.links.up("b")
+        await asyncio.wait_for(link.quiet.wait(), 1)
+
+    run(scenario())
+
+
 def test_nothing_is_left_running_after_close() -> None:
     async def scenario() -> int:
         network = Network()
@@ -500,7 +530,7 @@ def test_nothing_is_left_running_after_close() -> None:
         return len(asyncio.all_tasks())
 
     assert run(scenario()) == 1
-    assert link_module.RESPONSIVE == 5.0
+    assert RESPONSIVE == 5.0
 
 
 def test_an_answer_that_nobody_can_take_harms_no_other() -> None:
