@@ -271,7 +271,8 @@ async def raw(port: int, *, before: bytes = b"", tls: ssl.SSLContext | None = No
     try:
         yield Raw(reader, writer)
     finally:
-        writer.transport.abort()
+        if not writer.is_closing():  # Python 3.11.2 cannot abort TLS that was closed
+            writer.transport.abort()
         await asyncio.sleep(0)
 
 
