@@ -25,7 +25,7 @@ check: setup  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-compiled: .compiled/made  ## .compiled: the packages as `pip install .` makes them, compiled (2 minutes; a C compiler)
+compiled: .compiled/made  ## .compiled: the packages as `pip install .` makes them, compiled (a minute; a C compiler)
 
 test-compiled: compiled  ## the tests without Ray, and some with it, on the compiled packages
 	@$(COMPILED) $(BIN)/pummelo --version | grep '(compiled)'
