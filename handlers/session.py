@@ -149,8 +149,7 @@ class Session(MutableMapping[str, Any]):
         return len(self._mapping())
 
     # A session is itself, not its values: two users with equal values are not equal, and an empty one is not false.
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
         return self is other
