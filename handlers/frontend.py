@@ -17,7 +17,7 @@ import msgpack
 from handlers.app import Handler
 from handlers.body import encode_body, encode_error
 from handlers.chain import run_after, run_before, run_on_error
-from handlers.channel_remote import ChannelRemote, Edge
+from handlers.channel_remote import ChannelRemote
 from handlers.errors import HandlerError, Unavailable, error_for, error_from, is_cancelled, pack_message
 from handlers.farewell import send_away
 from handlers.frontend_sessions import Client, FrontendSession, SessionService
@@ -25,6 +25,7 @@ from handlers.handshake import Accepted, Handshake
 from handlers.hooks import run_logged
 from handlers.link import CLOSED, FORWARD, Done, Link
 from handlers.meters import Taken
+from handlers.push_remote import Edge, PushRemote
 from handlers.rate import SessionRate, Verdict
 from handlers.request import Reply, Request
 from handlers.residents import Residents
@@ -80,7 +81,8 @@ class Frontend:
             was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
         )
-        self.remote = ChannelRemote(node, edge, self.sessions, scheduler, self._schedulers)
+        self.remote = ChannelRemote(node, self.sessions)
+        self.pushes = PushRemote(node, edge, self.sessions, self.remote.mirror, scheduler, self._schedulers)
         self._before = self._app.global_before.functions(node.server.type)
         self._after = self._app.global_after.functions(node.server.type)[::-1]
         self._error_functions = self._app.on_global_error.functions(node.server.type)

@@ -16,7 +16,6 @@ from handlers import deadline
 from handlers.app import App
 from handlers.callee import Callee
 from handlers.caller import Caller
-from handlers.channel_remote import Edge
 from handlers.channels import ChannelService
 from handlers.closings import Closings
 from handlers.cron import wall_clock
@@ -54,6 +53,7 @@ from handlers.link import (
 )
 from handlers.members import Member, Members
 from handlers.meters import Meters
+from handlers.push_remote import Edge
 from handlers.reach import Reach
 from handlers.rebuild import WAITING_KINDS, Rebuild
 from handlers.request import Request
@@ -242,15 +242,15 @@ class Node:
             MIRRORED: self._mirror_complete,
         }
         if self.frontend is not None:
-            remote = self.frontend.remote
+            remote, pushes = self.frontend.remote, self.frontend.pushes
             table |= {
                 SESSION: self.frontend.session_operation,
                 JOIN: remote.join,
                 LEAVE: remote.leave,
                 DESTROY: remote.destroy,
-                PUSH: remote.push,
-                PUSH_TO: remote.push_to,
-                BROADCAST: remote.broadcast,
+                PUSH: pushes.push,
+                PUSH_TO: pushes.push_to,
+                BROADCAST: pushes.broadcast,
             }
         return table | self.reach.table()
 

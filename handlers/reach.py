@@ -64,7 +64,7 @@ class Reach:
             self.residents = frontend.residents = Residents(
                 self._node,
                 frontend.sessions,
-                frontend.remote,
+                frontend.pushes,
                 self.store,
                 interval=self._settings.presence_interval,
             )

@@ -36,7 +36,7 @@ class Port(Protocol):
 
 
 class Pushes(Protocol):
-    """The frontend's way of a push to clients (handlers.channel_remote.ChannelRemote)."""
+    """The frontend's way of a push to clients (handlers.push_remote.PushRemote)."""
 
     def group(self, uids: Iterable[str]) -> Group:
         """Return the clients of all sessions that users have here."""

@@ -57,7 +57,7 @@ async def test_a_push_is_encoded_once_and_framed_once_a_frontend(monkeypatch: py
         monkeypatch.setattr("handlers.channels.encode_body", encode)
         for number in (1, 2):
             frontend: Any = kit.nodes[f"connector-{number}"].frontend
-            monkeypatch.setattr(frontend.remote._edge, "encode_push", frame)
+            monkeypatch.setattr(frontend.pushes._edge, "encode_push", frame)
         room.push("onNews", {})
         await room.push_confirmed("onNews", {})
         kit.server("chat-1").channels.push_to(members, "onNews", {})

@@ -121,8 +121,8 @@ async def test_a_push_to_the_members_here_is_one_frame_for_all_of_them() -> None
         frontend = game.nodes["c-1"].frontend
         assert frontend is not None
         frames: list[str] = []
-        encode = frontend.remote._edge.encode_push
-        frontend.remote._edge.encode_push = lambda route, body: frames.append(route) or encode(route, body)  # type: ignore[method-assign, func-returns-value]
+        encode = frontend.pushes._edge.encode_push
+        frontend.pushes._edge.encode_push = lambda route, body: frames.append(route) or encode(route, body)  # type: ignore[method-assign, func-returns-value]
         assert await game.server("b-1").global_channels.get("room").push_confirmed("on", 1) == []
         assert frames == ["on"]
         assert all(client.pushes == [("on", 1)] for client in clients)
