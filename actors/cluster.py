@@ -19,8 +19,8 @@ __all__ = ["ClusterError", "RunningGame", "launch", "probe", "ray_cluster"]
 logger = logging.getLogger(__name__)
 
 SYSTEM = {"gcs_rpc_server_reconnect_timeout_s": 86_400, "prestart_worker_first_driver": False}
-"""Ray's own settings for an embedded Ray. Its processes outlive the loss of its head service by a day, not a minute; and
-it starts no process for tasks, of which a game has none: that one stays idle, with 77 MiB and 0.6 % of a core."""
+"""Ray's own settings for an embedded Ray. Its processes outlive the loss of its head service by a day, not a minute.
+None is started for tasks ahead of time, for a game has none: it would stay idle, with 77 MiB and 0.6 % of a core."""
 OBJECT_STORE = 100 << 20
 """Bytes of the embedded Ray's object store: the game does not use it."""
 PROBE = 2.0

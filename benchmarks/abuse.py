@@ -1,6 +1,7 @@
 """What clients that mean harm cost everybody else: for each kind of abuse the p99 of a well-behaved client and memory.
 
-    python benchmarks/abuse.py [--seconds 5] [--rounds 3] [--connections 10000] [--only KIND ...] [--json FILE]
+    python benchmarks/abuse.py [--seconds 5] [--rounds 3] [--connections 10000] [--slower 1]
+                               [--apart] [--only KIND ...] [--json FILE]
 
 Runs the game of benchmarks/servers.yaml on port 13110. Each kind is a process of its own, so that its work is not in
 the measured client. On a machine with few cores it still takes CPU from the servers, and the kernel's work for its
@@ -9,6 +10,12 @@ abuse of a third party, an asyncio listener that takes everything and says nothi
 the machine does by itself changes from second to second. Where it is a virtual one its host takes it away at times, and
 the p99 of such a second is two to four times that of others; so seconds in which more than 10 ms were stolen are left
 out, and counted. The p99 is of all requests of the others, of all rounds.
+
+``--slower`` has an attacker send less: what one sends without end at full speed costs others what any load does.
+
+``--apart`` gives the attacker the last CPU to itself, as if it had a machine of its own: it takes nothing from the
+servers, the third party and the client, which share the other CPUs, but what it makes them do; and it is as fast as it
+can be. Without it the attacker gets the time that all others leave, on every CPU.
 
 Memory is the resident set of the connector, and what it grew by, in percent: at the end of the first abuse, after it,
 and by the last of the further ones.
@@ -40,6 +47,8 @@ HELLO = encode_package(PackageType.HANDSHAKE, b'{"sys":{"version":"1","type":"ab
 ACK = encode_package(PackageType.HANDSHAKE_ACK)
 ECHO = "chat.chatHandler.echo"
 BODY = b'{"body":"%s"}' % (b"x" * 64)
+SLOWER = float(os.environ.get("ABUSE_SLOWER", "1"))
+"""How many times longer than usual an attacker pauses between what it sends."""
 GOOD_INTERVAL = 0.005
 """Seconds between the requests of the well-behaved client."""
 STOLEN_AT_MOST = 1
@@ -75,6 +84,11 @@ async def connected(*first: bytes) -> AsyncIterator[Pair]:
         writer.transport.abort()
 
 
+async def pause_of(seconds: float) -> None:
+    """Wait so long, or ``--slower`` times as long."""
+    await asyncio.sleep(seconds * SLOWER)
+
+
 async def repeatedly(pause: float, *packages: bytes, first: tuple[bytes, ...] = (HELLO, ACK)) -> None:
     """Send packages again and again, reading what comes, in a new connection each time that one ends."""
     while True:
@@ -84,8 +98,8 @@ async def repeatedly(pause: float, *packages: bytes, first: tuple[bytes, ...] = 
                 while not reading.done():
                     for package in packages:
                         writer.write(package)
-                    await asyncio.sleep(pause)
-        await asyncio.sleep(pause)
+                    await pause_of(pause)
+        await pause_of(pause)
 
 
 # -- the kinds
@@ -108,7 +122,7 @@ async def garbage(_: int) -> None:
     while True:
         with contextlib.suppress(OSError):
             async with connected(random.randbytes(200)), connected(HELLO, ACK, random.randbytes(200)):
-                await asyncio.sleep(0.01)
+                await pause_of(0.01)
 
 
 @abuse
@@ -139,7 +153,7 @@ async def trickle(_: int) -> None:
                 async with connected() as (_reader, writer):
                     for byte in HELLO * 100:
                         writer.write(bytes((byte,)))
-                        await asyncio.sleep(0.5)
+                        await pause_of(0.5)
 
     await asyncio.gather(*(one() for _ in range(200)))
 
@@ -154,7 +168,7 @@ async def reads_nothing(_: int) -> None:
                 for number in range(1, 400):
                     writer.write(request(number, "connector.entryHandler.echo", body))
                     await asyncio.wait_for(writer.drain(), 1)
-                    await asyncio.sleep(0.01)
+                    await pause_of(0.01)
                     if reader.at_eof():
                         break
 
@@ -227,7 +241,7 @@ async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
                 pair = await asyncio.open_connection(HOST, PORT, local_addr=local)
                 pair[1].write(first)
                 held.append(pair)
-        await asyncio.sleep(0.01)
+        await pause_of(0.01)
 
 
 # -- what is measured
@@ -286,9 +300,10 @@ def p99(seconds: list[list[float]]) -> float:
 
 
 @contextlib.contextmanager
-def beside(*arguments: str, port: int = PORT) -> Iterator[None]:
+def beside(*arguments: str, port: int = PORT, slower: float = 1.0) -> Iterator[None]:
     """Have this file run with other arguments, from a second before the context to its end."""
-    process = subprocess.Popen([sys.executable, __file__, *arguments], env=os.environ | {"ABUSE_PORT": str(port)})
+    environment = os.environ | {"ABUSE_PORT": str(port), "ABUSE_SLOWER": str(slower)}
+    process = subprocess.Popen([sys.executable, __file__, *arguments], env=environment)
     try:
         time.sleep(1.0)
         yield
@@ -298,19 +313,30 @@ def beside(*arguments: str, port: int = PORT) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def attacked(port: int, kind: str, connections: int) -> Iterator[None]:
+def attacked(port: int, kind: str, options: argparse.Namespace) -> Iterator[None]:
     """Have the abuse go on in the context; whoever suffered it then gets time to let go."""
-    with beside("--attack", kind, "--connections", str(connections), port=port):
+    where = () if options.cpu is None else ("--cpu", str(options.cpu))
+    with beside("--attack", kind, "--connections", str(options.connections), *where, port=port, slower=options.slower):
         yield
     time.sleep(SETTLE if port == PORT else 1.0)
 
 
-def attack(kind: str, connections: int) -> None:
-    """Be the attacker, until ended."""
-    # One has a machine of its own: here it gets what all others leave it. A low priority is not enough: such a process
-    # keeps its core to the end of its slice of some milliseconds while a server waits for it.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def attack(kind: str, connections: int, cpu: int | None) -> None:
+    """Be the attacker, until ended; on a CPU of its own if one is given."""
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    else:
+        # One has a machine of its own: here it gets what all others leave it. A low priority is not enough: such a
+        # process keeps its core to the end of its slice of some milliseconds while a server waits for it.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(ABUSES[kind](connections))
+
+
+def stand_apart() -> int:
+    """Leave the last CPU to the attacker, for this process and all that it starts from now on; return that CPU."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)
+    return last
 
 
 async def third_party() -> None:
@@ -331,9 +357,9 @@ def measure(subject: Pummelo, kind: str, options: argparse.Namespace) -> dict[st
     sizes = [memory(subject)]
     for _ in range(options.rounds):
         quiet += asyncio.run(latencies(options.seconds))
-        with beside("--third-party"), attacked(THIRD_PARTY, kind, options.connections):
+        with beside("--third-party"), attacked(THIRD_PARTY, kind, options):
             third += asyncio.run(latencies(options.seconds))
-        with attacked(subject.port, kind, options.connections):
+        with attacked(subject.port, kind, options):
             abused += asyncio.run(latencies(options.seconds))
             peak = memory(subject)
         sizes.append(memory(subject))
@@ -363,9 +389,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement, of which a round takes three")
     parser.add_argument("--rounds", type=int, default=3, help="of each kind, two at least")
     parser.add_argument("--connections", type=int, default=10_000, help="that say nothing")
+    parser.add_argument("--slower", type=float, default=1.0, help="times longer pauses of the attacker")
+    parser.add_argument("--apart", action="store_true", help="the attacker on a CPU of its own")
     parser.add_argument("--only", nargs="+", default=[""], help="kinds whose name holds one of these")
     parser.add_argument("--json", type=Path, help="a file for the results")
     parser.add_argument("--attack", choices=ABUSES, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--third-party", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -391,9 +420,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options.connections = min(options.connections, hard - 200)
     if options.attack:
-        attack(options.attack, options.connections)
+        attack(options.attack, options.connections, options.cpu)
     if options.third_party:
         asyncio.run(third_party())
+    if options.apart:
+        options.cpu = stand_apart()
     results = []
     with tempfile.TemporaryDirectory(prefix="pm-") as folder, Pummelo(Path(folder)) as subject:
         asyncio.run(latencies(options.seconds))  # warm
