@@ -28,13 +28,17 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Load:
-    """One load: the arguments of load.c, and what is wanted of the ratios to pomelo with no-delay."""
+    """One load: the arguments of load.c, and what is wanted of the ratios to pomelo with no-delay.
+
+    ``room``: how many members a room that is pushed to has.
+    """
 
     name: str
     mode: str
     connections: int
     window: int
     keys: tuple[str, ...] = ()
+    room: int = 0
     rate: str = "ops_per_s"
     at_least: float = 0.0
     cost: str = "cpu_us_per_op"
@@ -54,7 +58,7 @@ LOADS = (
             "chat",
             count * room,
             window,
-            (f"room={room}",),
+            room=room,
             rate="pushes_per_s",
             at_least=least,
             cost="cpu_us_per_push",
@@ -120,13 +124,16 @@ def subjects(folder: Path, peer: Path | None, *, bound: bool) -> list[Subject]:
 def run(folder: Path, subject: Subject, load: Load, seconds: float) -> Result:
     """Put one load on a subject and return what load.c measured."""
     arguments = [subject.port, load.mode, load.connections, load.window, 0.2 if load.mode == "idle" else seconds]
-    keys = [*load.keys, f"pids={','.join(map(str, subject.pids()))}"]
+    room = [f"room={load.room}"] if load.room else []
+    keys = [*load.keys, *room, f"pids={','.join(map(str, subject.pids()))}"]
     done = subprocess.run(
         [str(folder / "load"), *map(str, arguments), *keys], capture_output=True, text=True, timeout=180, check=False
     )
     if not done.stdout:
         return {"failed": "".join(done.stderr.strip().splitlines()[:1])}
     result: Result = json.loads(done.stdout)
+    if load.room and not 0.95 < (members := result["pushes_per_s"] / (result["ops_per_s"] or 1)) / load.room < 1.05:
+        return {"failed": f"a push came {members:.1f} times in a room of {load.room}"}
     return result
 
 
