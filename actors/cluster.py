@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SYSTEM = {"gcs_rpc_server_reconnect_timeout_s": 86_400, "prestart_worker_first_driver": False}
 """Ray's own settings for an embedded Ray. Its processes outlive the loss of its head service by a day, not a minute.
-None is started for tasks ahead of time, for a game has none: it would stay idle, with 77 MiB and 0.6 % of a core."""
+No process is started for tasks ahead of time: servers are actors, and it would stay idle."""
 OBJECT_STORE = 100 << 20
 """Bytes of the embedded Ray's object store: the game does not use it."""
 PROBE = 2.0

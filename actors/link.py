@@ -1,8 +1,8 @@
 """A link: the way to one other server, over calls that carry its stream.
 
-A link that is idle sends at once. While a call is under way it gathers, until that returns or there is enough for a
-second call; so a batch grows with the load by itself, without a timer. What the peer has to say comes back with a
-call's return, or by the peer's own call.
+A link that is idle sends after two turns of the loop. While a call is under way it gathers, until that returns or there
+is enough for a second call; so a batch grows with the load by itself, without a timer. What the peer has to say comes
+back with a call's return, or by the peer's own call.
 
 The first hello makes a link up; from then on one more call stays under way that ends with the peer's life. When the
 peer dies, or a carrier is lost, the link is down: what was in flight fails at once, requests are refused here, and a

@@ -11,7 +11,8 @@ the machine does by itself changes from second to second. Where it is a virtual 
 the p99 of such a second is two to four times that of others; so seconds in which more than 10 ms were stolen are left
 out, and counted. The p99 is of all requests of the others, of all rounds.
 
-``--slower`` has an attacker send less: what one sends without end at full speed costs others what any load does.
+``--slower N``: the attacker's pauses are N times as long. At full speed even honest requests cost others something. A
+crowd does not come that much slower, for its connections take time of their own.
 
 ``--apart`` gives the attacker the last CPU to itself, as if it had a machine of its own: it takes nothing from the
 servers, the third party and the client, which share the other CPUs, but what it makes them do; and it is as fast as it
@@ -27,28 +28,21 @@ import contextlib
 import json
 import math
 import os
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from subjects import Pummelo
+from attacks import ABUSES, ACK, HELLO, HOST, connected, request
+from subjects import HERE, Pummelo
 
-from gateway import PackageDecoder, PackageType, encode_package, encode_request
+from gateway import PackageDecoder, PackageType
 
-HOST, THIRD_PARTY = "127.0.0.1", Pummelo.port + 1
-PORT = int(os.environ.get("ABUSE_PORT", Pummelo.port))
-"""Whom this process abuses, or is a client of."""
-HELLO = encode_package(PackageType.HANDSHAKE, b'{"sys":{"version":"1","type":"abuse"}}')
-ACK = encode_package(PackageType.HANDSHAKE_ACK)
-ECHO = "chat.chatHandler.echo"
-BODY = b'{"body":"%s"}' % (b"x" * 64)
-SLOWER = float(os.environ.get("ABUSE_SLOWER", "1"))
-"""How many times longer than usual an attacker pauses between what it sends."""
+THIRD_PARTY = Pummelo.port + 1
+"""The port of who takes everything."""
 GOOD_INTERVAL = 0.005
 """Seconds between the requests of the well-behaved client."""
 STOLEN_AT_MOST = 1
@@ -56,195 +50,6 @@ STOLEN_AT_MOST = 1
 SETTLE = 8.0
 """Seconds for the servers to let go of what is gone; they hand free memory back every 5 s."""
 P99_AT_MOST, GROWTH_AT_MOST = 1.3, 5.0
-
-Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Abuse = Callable[[int], Coroutine[None, None, None]]
-ABUSES: dict[str, Abuse] = {}
-
-
-def abuse(function: Abuse) -> Abuse:
-    """Declare a kind of abuse, which goes on until its process is ended; it is handed the number of connections."""
-    ABUSES[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def request(number: int, route: str | bytes = ECHO, body: bytes = BODY) -> bytes:
-    if isinstance(route, bytes):
-        return encode_package(PackageType.DATA, b"\x00\x01" + bytes((len(route),)) + route + body)
-    return encode_package(PackageType.DATA, encode_request(number, route, body))
-
-
-@contextlib.asynccontextmanager
-async def connected(*first: bytes) -> AsyncIterator[Pair]:
-    reader, writer = await asyncio.open_connection(HOST, PORT)
-    try:
-        writer.write(b"".join(first))
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def pause_of(seconds: float) -> None:
-    """Wait so long, or ``--slower`` times as long."""
-    await asyncio.sleep(seconds * SLOWER)
-
-
-async def repeatedly(pause: float, *packages: bytes, first: tuple[bytes, ...] = (HELLO, ACK)) -> None:
-    """Send packages again and again, reading what comes, in a new connection each time that one ends."""
-    while True:
-        with contextlib.suppress(OSError):
-            async with connected(*first) as (reader, writer):
-                reading = asyncio.ensure_future(reader.read())
-                while not reading.done():
-                    for package in packages:
-                        writer.write(package)
-                    await pause_of(pause)
-        await pause_of(pause)
-
-
-# -- the kinds
-
-
-@abuse
-async def nothing(_: int) -> None:
-    """Do no harm: what another process and the clock do to the figures by themselves."""
-    await asyncio.Event().wait()
-
-
-@abuse
-async def another_client(_: int) -> None:
-    """Do no harm, but ask as often as the kinds that ask for what is not there: what honest requests cost."""
-    await repeatedly(0.005, request(1), request(1))
-
-
-@abuse
-async def garbage(_: int) -> None:
-    while True:
-        with contextlib.suppress(OSError):
-            async with connected(random.randbytes(200)), connected(HELLO, ACK, random.randbytes(200)):
-                await pause_of(0.01)
-
-
-@abuse
-async def oversized_package(_: int) -> None:
-    await repeatedly(0.01, b"\x04\xff\xff\xff", bytes(20_000))
-
-
-@abuse
-async def second_handshake(_: int) -> None:
-    await repeatedly(0.005, HELLO)
-
-
-@abuse
-async def data_before_the_ack(_: int) -> None:
-    await repeatedly(0.005, request(1), first=(HELLO,))
-
-
-@abuse
-async def half_a_package(connections: int) -> None:
-    await crowd(min(connections, 500), HELLO + ACK + request(1)[:-1])
-
-
-@abuse
-async def trickle(_: int) -> None:
-    async def one() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                async with connected() as (_reader, writer):
-                    for byte in HELLO * 100:
-                        writer.write(bytes((byte,)))
-                        await pause_of(0.5)
-
-    await asyncio.gather(*(one() for _ in range(200)))
-
-
-@abuse
-async def reads_nothing(_: int) -> None:
-    body = b'{"body":"%s"}' % (b"x" * 30_000)
-    while True:
-        with contextlib.suppress(OSError):
-            async with connected(HELLO, ACK) as (reader, writer):
-                writer.transport.pause_reading()  # type: ignore[attr-defined]
-                for number in range(1, 400):
-                    writer.write(request(number, "connector.entryHandler.echo", body))
-                    await asyncio.wait_for(writer.drain(), 1)
-                    await pause_of(0.01)
-                    if reader.at_eof():
-                        break
-
-
-@abuse
-async def silent(connections: int) -> None:
-    await crowd(connections, b"", again=False)
-
-
-@abuse
-async def silent_and_back_again(connections: int) -> None:
-    await crowd(connections, b"")
-
-
-@abuse
-async def large_ids(_: int) -> None:
-    await repeatedly(
-        0.005, request(1 << 35), request((1 << 70) - 1), encode_package(PackageType.DATA, b"\x00" + b"\xff" * 20)
-    )
-
-
-@abuse
-async def long_routes(_: int) -> None:
-    await repeatedly(0.005, request(1, b"r" * 255), encode_package(PackageType.DATA, b"\x00\x01\xffchat"))
-
-
-@abuse
-async def hidden_methods(_: int) -> None:
-    names = (b"_private", b"__init__", b"__class__", b"constructor", b"state")
-    await repeatedly(0.01, *(request(1, b"chat.chatHandler." + name) for name in names))
-
-
-@abuse
-async def nested_json(_: int) -> None:
-    await repeatedly(0.01, request(1, body=b"[" * 60_000), request(1, body=b'{"body":' * 8_000))
-
-
-@abuse
-async def large_bodies(_: int) -> None:
-    """Do no harm, but send as many bytes as nested JSON does: what they alone cost."""
-    body = b'{"body":"%s"}' % (b"x" * 60_000)
-    await repeatedly(0.01, request(1, body=body), request(1, body=body))
-
-
-@abuse
-async def nested_json_of_100_000_levels(_: int) -> None:
-    await repeatedly(0.01, request(1, body=b"[" * 100_000))
-
-
-@abuse
-async def huge_numbers(_: int) -> None:
-    await repeatedly(0.005, request(1, body=b'{"body":%s}' % (b"9" * 5000)), request(1, body=b'{"body":1e99999}'))
-
-
-@abuse
-async def invalid_utf_8(_: int) -> None:
-    await repeatedly(0.005, request(1, body=b'{"body":"\xff\xfe"}'), request(1, b"chat.\xff.\xfe"))
-
-
-async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
-    """Open so many connections, 50 new ones at a time; what the server closes is opened again, or is not."""
-    held: list[Pair] = []
-    while True:
-        if again:
-            held = [pair for pair in held if not pair[0].at_eof()]
-        for index in range(min(50, connections - len(held))):
-            # From many addresses, for each has ports for some ten thousand only.
-            local = (f"127.0.0.{2 + (len(held) + index) % 200}", 0)
-            with contextlib.suppress(OSError):
-                pair = await asyncio.open_connection(HOST, PORT, local_addr=local)
-                pair[1].write(first)
-                held.append(pair)
-        await pause_of(0.01)
-
-
-# -- what is measured
 
 
 async def latencies(seconds: int) -> list[list[float]]:
@@ -300,10 +105,9 @@ def p99(seconds: list[list[float]]) -> float:
 
 
 @contextlib.contextmanager
-def beside(*arguments: str, port: int = PORT, slower: float = 1.0) -> Iterator[None]:
-    """Have this file run with other arguments, from a second before the context to its end."""
-    environment = os.environ | {"ABUSE_PORT": str(port), "ABUSE_SLOWER": str(slower)}
-    process = subprocess.Popen([sys.executable, __file__, *arguments], env=environment)
+def beside(*command: str) -> Iterator[None]:
+    """Have another Python process run, from a second before the context to its end."""
+    process = subprocess.Popen([sys.executable, *command])
     try:
         time.sleep(1.0)
         yield
@@ -315,21 +119,13 @@ def beside(*arguments: str, port: int = PORT, slower: float = 1.0) -> Iterator[N
 @contextlib.contextmanager
 def attacked(port: int, kind: str, options: argparse.Namespace) -> Iterator[None]:
     """Have the abuse go on in the context; whoever suffered it then gets time to let go."""
-    where = () if options.cpu is None else ("--cpu", str(options.cpu))
-    with beside("--attack", kind, "--connections", str(options.connections), *where, port=port, slower=options.slower):
+    numbers = {"--port": port, "--connections": options.connections, "--slower": options.slower}
+    if options.cpu is not None:
+        numbers["--cpu"] = options.cpu
+    arguments = (str(word) for pair in numbers.items() for word in pair)
+    with beside(str(HERE / "attacks.py"), kind, *arguments):
         yield
-    time.sleep(SETTLE if port == PORT else 1.0)
-
-
-def attack(kind: str, connections: int, cpu: int | None) -> None:
-    """Be the attacker, until ended; on a CPU of its own if one is given."""
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
-    else:
-        # One has a machine of its own: here it gets what all others leave it. A low priority is not enough: such a
-        # process keeps its core to the end of its slice of some milliseconds while a server waits for it.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    asyncio.run(ABUSES[kind](connections))
+    time.sleep(SETTLE if port == Pummelo.port else 1.0)
 
 
 def stand_apart() -> int:
@@ -357,7 +153,7 @@ def measure(subject: Pummelo, kind: str, options: argparse.Namespace) -> dict[st
     sizes = [memory(subject)]
     for _ in range(options.rounds):
         quiet += asyncio.run(latencies(options.seconds))
-        with beside("--third-party"), attacked(THIRD_PARTY, kind, options):
+        with beside(__file__, "--third-party"), attacked(THIRD_PARTY, kind, options):
             third += asyncio.run(latencies(options.seconds))
         with attacked(subject.port, kind, options):
             abused += asyncio.run(latencies(options.seconds))
@@ -389,14 +185,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement, of which a round takes three")
     parser.add_argument("--rounds", type=int, default=3, help="of each kind, two at least")
     parser.add_argument("--connections", type=int, default=10_000, help="that say nothing")
-    parser.add_argument("--slower", type=float, default=1.0, help="times longer pauses of the attacker")
+    parser.add_argument("--slower", type=float, default=1.0, help="factor by which the attacker's pauses are longer")
     parser.add_argument("--apart", action="store_true", help="the attacker on a CPU of its own")
     parser.add_argument("--only", nargs="+", default=[""], help="kinds whose name holds one of these")
     parser.add_argument("--json", type=Path, help="a file for the results")
-    parser.add_argument("--attack", choices=ABUSES, help=argparse.SUPPRESS)
-    parser.add_argument("--cpu", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--third-party", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.apart and len(os.sched_getaffinity(0)) < 2:
+        parser.error("--apart takes two CPUs")
+    return options
 
 
 COLUMNS = {
@@ -419,12 +216,9 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options.connections = min(options.connections, hard - 200)
-    if options.attack:
-        attack(options.attack, options.connections, options.cpu)
     if options.third_party:
         asyncio.run(third_party())
-    if options.apart:
-        options.cpu = stand_apart()
+    options.cpu = stand_apart() if options.apart else None
     results = []
     with tempfile.TemporaryDirectory(prefix="pm-") as folder, Pummelo(Path(folder)) as subject:
         asyncio.run(latencies(options.seconds))  # warm

@@ -1,4 +1,4 @@
-"""What servers say to a frontend of its users' places in channels (pomelo's ChannelRemote)."""
+"""What servers say to a frontend of its users' places in channels; pomelo names the members with each push instead."""
 
 import logging
 from functools import partial
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChannelRemote:
-    """The half of a frontend that mirrors channels: who of its users is a member where."""
+    """The part of a frontend that mirrors channels: who of its users is a member where."""
 
     def __init__(self, node: "Node", sessions: SessionService) -> None:
         self.mirror = Mirror()

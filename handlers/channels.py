@@ -321,7 +321,7 @@ class ChannelService:
         if chosen is not None and chosen not in self._filters:
             raise ValueError(f"the app declares no broadcast filter {chosen!r}")
         more = (b"" if chosen is None else _pack([chosen, param]), *_packed(options))
-        return (route, encode_body(message), everyone, *(more if any(more) else ()))
+        return (route, encode_body(message), bool(everyone), *(more if any(more) else ()))
 
     # -- for channels and the server
 

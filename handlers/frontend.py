@@ -1,4 +1,4 @@
-"""The half of a frontend server that knows clients: takes their messages, routes them, and carries out pushes.
+"""The part of a frontend server that knows clients: takes their messages and routes them.
 
 A client's message goes: session, route looked up, global before filters, routing, and then to the dispatcher here or
 over a link to the server that owns the route. The frontend forwards a body's bytes and never looks into them.

@@ -1,4 +1,4 @@
-"""The way of a push from a server to clients of a frontend: to a channel, to users, to all."""
+"""The way of a push from a server to clients of a frontend: to a channel, to users, to all (pomelo's ChannelRemote)."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class Edge(Protocol):
 
 
 class PushRemote:
-    """The half of a frontend that pushes: it finds the clients that are meant and has their frame sent to them.
+    """The part of a frontend that pushes: it finds the clients that are meant and has their frame sent to them.
 
     ``mirror`` tells a channel's members here.
     """
@@ -92,23 +92,6 @@ class PushRemote:
         if request_id:
             link.answer(request_id, 0, b"")
 
-    # -- for global channels
-
-    def group(self, uids: Iterable[str]) -> Group:
-        """Return the clients of all sessions that users have here."""
-        by_uid = self._sessions.by_uid
-        return self._edge.group(session.client for uid in uids if uid in by_uid for session in by_uid[uid])
-
-    def deliver(self, clients: Group, route: str, body: bytes, options: bytes) -> None:
-        """Push to clients, through the scheduler that the app picks."""
-        frame = self._edge.encode_push(route, body)
-        self._node.meters.pushes += len(clients)
-        if self._schedulers is None:
-            self._scheduler.push(clients, frame)
-        else:
-            given = msgpack.unpackb(options, strict_map_key=False) if options else None
-            self._schedulers.push(clients, frame, route, given)
-
     def _kept(
         self, sessions: Iterable[FrontendSession], route: str, name: str, param: Any
     ) -> Iterable[FrontendSession]:
@@ -125,3 +108,20 @@ class PushRemote:
             except Exception:
                 logger.exception("%s: the broadcast filter %r failed for session %d", self._node.id, name, session.id)
         return kept
+
+    # -- what all pushes take, those of global channels too (handlers.residents)
+
+    def group(self, uids: Iterable[str]) -> Group:
+        """Return the clients of all sessions that users have here."""
+        by_uid = self._sessions.by_uid
+        return self._edge.group(session.client for uid in uids if uid in by_uid for session in by_uid[uid])
+
+    def deliver(self, clients: Group, route: str, body: bytes, options: bytes) -> None:
+        """Push to clients, through the scheduler that the app picks."""
+        frame = self._edge.encode_push(route, body)
+        self._node.meters.pushes += len(clients)
+        if self._schedulers is None:
+            self._scheduler.push(clients, frame)
+        else:
+            given = msgpack.unpackb(options, strict_map_key=False) if options else None
+            self._schedulers.push(clients, frame, route, given)

@@ -1,4 +1,4 @@
-"""The half of a frontend that the whole cluster reaches: what is so on it, for the store, and its global channels.
+"""The part of a frontend that the whole cluster reaches: what is so on it, for the store, and its global channels.
 
 The frontend owns the truth. A member of a global channel is one where its session is; that frontend delivers pushes to
 it from whatever server, takes it out when its last session closes, and tells the store of both.

@@ -219,6 +219,16 @@ async def test_a_broadcast_goes_to_every_bound_session_once_or_to_everyone(serve
         assert [peer for peer, _ in spy.of(BROADCAST)] == ["connector-1", "connector-2"] * 2
 
 
+@pytest.mark.parametrize("server_id", ["chat-1", "connector-1"])
+@virtual
+async def test_whatever_is_true_for_everyone_reaches_everyone(server_id: str) -> None:
+    async with Stage().kit() as kit:
+        stranger = await kit.connect("connector-1")
+        said: Any = 1
+        kit.server(server_id).channels.broadcast("connector", "onNews", {}, everyone=said)
+        assert await stranger.pushed("onNews") == {}
+
+
 @virtual
 async def test_a_broadcast_to_a_type_without_servers_is_no_error() -> None:
     async with Stage().kit() as kit:
