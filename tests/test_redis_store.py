@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial, wraps
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -224,7 +225,8 @@ async def test_presence_that_cannot_be_pushed_keeps_nothing_else_from_being_told
             failed.append(route)
             raise ValueError("a message too long to be pushed")
 
-        refusing = mock.patch.object(residents._pushes, "deliver", refuse)
+        pushes = SimpleNamespace(group=residents._pushes.group, deliver=refuse)
+        refusing = mock.patch.object(residents, "_pushes", pushes)
         refusing.start()
         await cluster.channel().add_confirmed("watcher", "c-1", watch=True)
         await soon(lambda: bool(failed))
