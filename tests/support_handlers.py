@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from handlers import App, Server, Session
+from handlers.clock import VirtualClockLoop
 from handlers.kit import Kit, KitClient, run
 
-__all__ = ["LinkSpy", "Stage", "virtual"]
+__all__ = ["LinkSpy", "Stage", "elapse", "virtual"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +28,12 @@ def virtual(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         run(test(*args, **kwargs))
 
     return on_virtual_clock
+
+
+async def elapse(seconds: float) -> None:
+    """Let so much virtual time pass, which takes none; an error on a real clock, where a test waits for a condition."""
+    assert isinstance(asyncio.get_running_loop(), VirtualClockLoop)
+    await asyncio.sleep(seconds)
 
 
 class Stage:
@@ -90,7 +97,7 @@ class Stage:
 
         @self.app.handler(f"{server_type}.stage.slow")
         async def slow(msg: dict[str, float]) -> dict[str, float]:
-            await asyncio.sleep(msg["seconds"])
+            await elapse(msg["seconds"])
             return msg
 
 

@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import Accepted, Conflict, Handshake, NotFound, Server, Session
 
@@ -84,7 +84,7 @@ async def test_a_bind_hook_can_use_the_session_and_holds_up_no_request() -> None
 
     @stage.app.on_bind
     async def greet(session: Session, server: Server) -> None:
-        await asyncio.sleep(5)
+        await elapse(5)
         session["greeted"] = session.uid
         await session.push("greeted")
 
@@ -92,7 +92,7 @@ async def test_a_bind_hook_can_use_the_session_and_holds_up_no_request() -> None
         client = await kit.connect("connector-1")
         await stage.within(client, "chat", bind)
         assert asyncio.get_running_loop().time() == 0
-        await asyncio.sleep(6)
+        await elapse(6)
         assert await stage.within(client, "chat", lambda session, server: dict(session)) == {"greeted": "ada"}
 
 

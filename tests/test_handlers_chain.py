@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, BadRequest, HandlerError, Reply, Request, Server, Session
 from handlers.chain import build_chain
@@ -28,7 +28,7 @@ def traced_app(calls: list[str]) -> App:
 
     @app.before
     async def second(request: Request, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         calls.append("second")
 
     @app.after
@@ -37,7 +37,7 @@ def traced_app(calls: list[str]) -> App:
 
     @app.after
     async def inner(request: Request, reply: Reply, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         calls.append(f"inner {reply.value!r} {reply.error!r}")
 
     for server_type in ("connector", "chat"):
@@ -231,7 +231,7 @@ async def test_global_filters_run_on_the_frontend_around_everything_and_after_on
 
     @stage.app.global_before
     async def early(request: Request, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         calls.append(f"global before {server.id}")
         request.session.local["mark"] = "left by the global before filter"
 
@@ -245,7 +245,7 @@ async def test_global_filters_run_on_the_frontend_around_everything_and_after_on
         client = await kit.connect("connector-1")
         client.respond = lambda request_id, body: calls.append(f"answer {body!r}")  # type: ignore[method-assign]
         client.send_request(f"{server_type}.stage.echo", {"n": 1})
-        await asyncio.sleep(2)
+        await elapse(2)
     assert calls == [
         "global before connector-1",
         f"before {server_type}-1",
@@ -334,7 +334,7 @@ async def test_a_filter_whose_waiting_is_cancelled_does_not_stop_the_session() -
     @stage.app.global_before
     async def cancelled(request: Request, server: Server) -> None:
         if request.data == b"1":
-            task = asyncio.create_task(asyncio.sleep(1))
+            task = asyncio.create_task(elapse(1))
             task.cancel()
             await task
 

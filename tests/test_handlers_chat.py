@@ -1,12 +1,11 @@
 """The chat example, through the kit: what pomelo's own chat demo does."""
 
-import asyncio
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_handlers import virtual
+from support_handlers import elapse, virtual
 
 from handlers.kit import Kit, KitClient
 from handlers.store import DirectorySettings
@@ -183,5 +182,5 @@ async def test_a_room_is_told_of_those_whose_connector_died() -> None:
         kit.lose("connector-2")
         assert await alice.pushed("onLeave") == {"user": "bob"}
         alice.close()
-        await asyncio.sleep(2)
+        await elapse(2)
         assert not any("tea" in kit.server(f"chat-{number}").channels for number in (1, 2))

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, AppError, Server
 from handlers.cron import CronJob, wall_clock
@@ -22,7 +22,7 @@ async def test_five_fields_are_minutes_first_and_six_seconds_first_as_in_pomelo(
     stage.app.cron("*/10 * * * *", "chat")(lambda server: five.append(now()))
     stage.app.cron("30 */5 * * * *", "chat")(lambda server: six.append(now()))
     async with stage.kit():
-        await asyncio.sleep(1201)
+        await elapse(1201)
     assert five == [600, 1200]
     assert six == [30, 330, 630, 930]
 
@@ -35,7 +35,7 @@ async def test_a_job_runs_on_every_server_on_those_of_a_type_or_on_one() -> None
     stage.app.cron("* * * * *", "chat")(lambda server: ran.append(("type", server.id)))
     stage.app.cron("* * * * *", server_id="chat-2")(lambda server: ran.append(("one", server.id)))
     async with stage.kit(chats=2):
-        await asyncio.sleep(61)
+        await elapse(61)
     chats = ["chat-1", "chat-2"]
     everywhere = [("all", server_id) for server_id in (*chats, "connector-1")]
     assert sorted(ran) == sorted([*everywhere, ("one", "chat-2"), *(("type", server_id) for server_id in chats)])
@@ -49,11 +49,11 @@ async def test_an_async_job_never_overlaps_itself_and_missed_times_are_left_out(
     @stage.app.cron("* * * * *", "chat")
     async def slow(server: Server) -> None:
         began = now()
-        await asyncio.sleep(150)
+        await elapse(150)
         spans.append((began, now()))
 
     async with stage.kit():
-        await asyncio.sleep(600)
+        await elapse(600)
     assert spans == [(60, 210), (240, 390), (420, 570)]
 
 
@@ -68,7 +68,7 @@ async def test_a_job_that_raises_is_logged_and_the_next_time_comes(caplog: pytes
         raise RuntimeError("a broken job")
 
     async with stage.kit():
-        await asyncio.sleep(130)
+        await elapse(130)
     assert ran == [60, 120]
     assert "RuntimeError: a broken job" in caplog.text
     assert "chat-1: cron '* * * * *' failed" in caplog.text
@@ -88,8 +88,8 @@ async def test_jobs_end_with_the_server_and_a_job_may_call_others() -> None:
         said.append(await server.rpc.to("connector-1").call(where))
 
     async with stage.kit():
-        await asyncio.sleep(61)
-    await asyncio.sleep(600)
+        await elapse(61)
+    await elapse(600)
     assert said == ["connector-1"]
 
 
@@ -99,7 +99,7 @@ async def test_the_time_zone_and_the_kits_beginning_can_be_given() -> None:
     ran: list[float] = []
     stage.app.cron("0 12 * * *", "chat", timezone="Asia/Shanghai")(lambda server: ran.append(now()))
     async with stage.kit(began=datetime(2024, 6, 1, 3, 0, tzinfo=UTC)):
-        await asyncio.sleep(2 * 24 * 3600)
+        await elapse(2 * 24 * 3600)
     assert ran == [3600, 25 * 3600]
 
 
@@ -109,17 +109,17 @@ async def test_a_server_takes_jobs_while_it_runs_and_cancelling_one_takes_it_awa
     ran: list[tuple[str, float]] = []
     async with stage.kit() as kit:
         server = kit.server("chat-1")
-        await asyncio.sleep(30)
+        await elapse(30)
         minutes = server.cron("* * * * *", lambda handed: ran.append((handed.id, now())))
         server.cron("0 9 * * *", lambda handed: ran.append(("nine in Shanghai", now())), timezone="Asia/Shanghai")
-        await asyncio.sleep(100)
+        await elapse(100)
         minutes.cancel()
-        await asyncio.sleep(2 * 3600)
+        await elapse(2 * 3600)
         assert ran == [("chat-1", 60), ("chat-1", 120), ("nine in Shanghai", 3600)]
         with pytest.raises(AppError, match="cron 'soon': "):
             server.cron("soon", print)
         server.cron("* * * * *", lambda handed: ran.append(("late", now())))
-    await asyncio.sleep(3600)
+    await elapse(3600)
     assert len(ran) == 3
 
 

@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import (
     App,
@@ -81,7 +81,7 @@ async def test_a_cancellation_that_a_handler_met_is_an_error_like_any_other(
 
     @app.handler(f"{server_type}.t.cancelled")
     async def cancelled() -> None:
-        task = asyncio.create_task(asyncio.sleep(60))
+        task = asyncio.create_task(elapse(60))
         task.cancel()
         await task
 

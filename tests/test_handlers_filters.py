@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, AppError, Reply, Request, Server, Session, filters
 from handlers.clock import VirtualClockLoop
@@ -32,7 +32,7 @@ class Counted:
             self.most = max(self.most, running)
             self.log.append(f"+{msg:g}")
             try:
-                await asyncio.sleep(msg)
+                await elapse(msg)
                 self.log.append(f"-{msg:g}")
             except asyncio.CancelledError:
                 self.log.append(f"x{msg:g}")
@@ -97,7 +97,7 @@ async def test_task_manager_js_what_waits_is_bounded_and_dropped_when_the_sessio
         answers = [client.send_request("chat.t.slow", seconds) for seconds in (10, 1, 2, 3)]
         assert await answers[3] == {"code": 429, "message": "too many requests are waiting"}
         client.close()
-        await asyncio.sleep(30)
+        await elapse(30)
         assert counted.log == ["+10", "-10"]
         assert not serial._queues[kit.server("chat-1")]
 
@@ -159,7 +159,7 @@ async def test_timeout_js_a_handler_that_takes_too_long_is_answered_504_and_canc
 
     async def work(session: Session, server: Server) -> None:
         try:
-            await asyncio.sleep(10)
+            await elapse(10)
         except asyncio.CancelledError:
             outcomes.append("cancelled")
             raise
@@ -184,7 +184,7 @@ async def test_a_handlers_own_timeout_is_its_own_error_and_what_it_calls_has_no_
     async def impatient(session: Session, server: Server) -> None:
         left.append(server.rpc.remaining)
         async with asyncio.timeout(1):
-            await asyncio.sleep(3)
+            await elapse(3)
 
     async def later(session: Session, server: Server) -> float | None:
         return server.rpc.remaining
@@ -206,12 +206,12 @@ async def test_toobusy_js_passes_and_refuses_while_the_loop_is_late() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockLoop)
         assert await client.request("chat.stage.echo", 1) == 1
-        await asyncio.sleep(1)
+        await elapse(1)
         for _ in range(5):
             loop.block(0.3)
-            await asyncio.sleep(0.1)
+            await elapse(0.1)
         assert await client.request("chat.stage.echo", 1) == BUSY
-        await asyncio.sleep(5)
+        await elapse(5)
         assert await client.request("chat.stage.echo", 1) == 1
 
 
@@ -224,11 +224,11 @@ async def test_toobusy_as_a_global_filter_keeps_requests_from_leaving_the_fronte
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockLoop)
         assert await client.request("chat.stage.echo", 1) == 1
-        await asyncio.sleep(0.01)
+        await elapse(0.01)
         loop.block(1)
         # The probe's own look is overdue, and that is known before it comes to look.
         assert kit.server("connector-1").lag > 0.8
-        await asyncio.sleep(0.01)
+        await elapse(0.01)
         assert await client.request("chat.stage.echo", 1) == BUSY
 
 
@@ -254,7 +254,7 @@ async def test_a_rate_limit_is_429_for_each_session_by_itself() -> None:
         assert answers == [0, 1, 2, *[{"code": 429, "message": "too many requests"}] * 2]
         assert await bob.request("chat.stage.echo", 1) == 1
         assert await ada.request("connector.stage.echo", 1) == 1
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert await ada.request("chat.stage.echo", 1) == 1
         assert (await ada.request("chat.stage.echo", 1))["code"] == 429
 

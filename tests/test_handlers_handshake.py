@@ -1,10 +1,9 @@
 """The app's handshake hook: who is let in, under which name, and what they are told."""
 
-import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import Accepted, Handshake, Refused, Server
 from handlers.settings import Settings
@@ -29,7 +28,7 @@ async def test_the_hook_sees_the_clients_data_and_answers_with_its_own_and_a_uid
         return Accepted(user={"hello": handshake.user["name"]}, uid=handshake.user["id"])
 
     async def check_later(handshake: Handshake, server: Server) -> Accepted:
-        await asyncio.sleep(1)
+        await elapse(1)
         return check(handshake, server)
 
     stage.app.handshake(check_later if asynchronous else check)

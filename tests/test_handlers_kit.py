@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 import handlers.kit
 from handlers import Server, Session
@@ -19,9 +19,9 @@ def test_a_day_of_virtual_time_takes_no_time_and_is_exact() -> None:
     async def day() -> float:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockLoop)
-        await asyncio.sleep(86_400)
+        await elapse(86_400)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.sleep(60), 30)
+            await asyncio.wait_for(elapse(60), 30)
         return loop.time()
 
     start = time.monotonic()
@@ -31,7 +31,7 @@ def test_a_day_of_virtual_time_takes_no_time_and_is_exact() -> None:
 
 def test_time_stands_still_while_there_is_work() -> None:
     async def busy() -> float:
-        timer = asyncio.ensure_future(asyncio.sleep(0.001))
+        timer = asyncio.ensure_future(elapse(0.001))
         for _ in range(1000):
             await asyncio.sleep(0)
         assert not timer.done()
@@ -84,7 +84,7 @@ async def test_pushes_are_read_in_order_by_route_and_waited_for() -> None:
         alice = await stage.bound(kit, "connector-1", "alice")
         channels = kit.server("chat-1").channels
         waiting = [asyncio.ensure_future(alice.pushed("on1")) for _ in range(2)]
-        await asyncio.sleep(1)
+        await elapse(1)
         for route, body in (("on2", "x"), ("on1", "a"), ("on1", "b")):
             channels.push_to([("alice", "connector-1")], route, body)
         assert await asyncio.gather(*waiting) == ["a", "b"]

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, AppError, Server, Session, policies
 from handlers.kit import Kit
@@ -17,7 +17,7 @@ def noting(calls: list[str], name: str, *, asynchronous: bool) -> Any:
         calls.append(f"{name} {server.id}")
 
     async def note_later(server: Server) -> None:
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         note(server)
 
     return note_later if asynchronous else note
@@ -109,7 +109,7 @@ async def test_hooks_before_the_stop_have_five_seconds(caplog: pytest.LogCapture
 
     @stage.app.before_stop("chat")
     async def endless(server: Server) -> None:
-        await asyncio.sleep(1000)
+        await elapse(1000)
 
     async with stage.kit():
         began = asyncio.get_running_loop().time()
@@ -187,7 +187,7 @@ async def test_a_close_hook_that_runs_when_its_server_stops_comes_to_its_end() -
 
     @stage.app.on_close("connector")
     async def say_goodbye(session: Session, reason: str, server: Server) -> None:
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         ended.append(reason)
 
     async with stage.kit() as kit:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import virtual
+from support_handlers import elapse, virtual
 
 from handlers import App, HandlerError, Request, Server, Session
 from handlers.kit import Kit
@@ -216,7 +216,7 @@ async def test_a_request_that_filters_held_up_took_as_long_as_its_client_waited(
 
     @app.global_before
     async def wait(request: Request, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
 
     async with Kit(app, frontends={"connector": 1}, backends={"chat": 1}) as kit:
         requests = kit.nodes["connector-1"].meters.client
@@ -236,7 +236,7 @@ async def test_a_message_above_the_sessions_bound_is_counted_as_refused() -> Non
 
     @app.handler("chat.talk.wait")
     async def wait(msg: dict[str, Any]) -> None:
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
 
     async with Kit(app, frontends={"connector": 1}, backends={"chat": 1}) as kit:
         client = await kit.connect("connector-1")

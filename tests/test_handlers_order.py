@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, Request, Server, Session
 from handlers.kit import Kit, KitClient
@@ -21,7 +21,7 @@ def numbered_app() -> tuple[App, list[str]]:
 
     async def work(msg: dict[str, Any]) -> int:
         log.append(f"start {msg['n']}")
-        await asyncio.sleep(msg.get("seconds", 0))
+        await elapse(msg.get("seconds", 0))
         log.append(f"end {msg['n']}")
         return int(msg["n"])
 
@@ -99,7 +99,7 @@ async def test_one_request_runs_and_as_many_wait_as_the_limit_says_one_more_is_4
             client = await kit.connect("connector-1")
             answers = send(client, f"{server_type}.t.serial", *[0.1] * (1 + waiting))
             if seconds_before:  # the same whether they come at once or while the first one runs
-                await asyncio.sleep(seconds_before)
+                await elapse(seconds_before)
             too_many = await client.request(f"{server_type}.t.serial", {"n": -1})
             assert too_many == {"code": 429, "message": "too many requests are waiting"}
             assert await asyncio.gather(*answers) == list(range(1 + waiting))
@@ -112,7 +112,7 @@ async def test_the_limit_holds_for_messages_that_wait_to_be_routed_too() -> None
 
     @stage.app.global_before
     async def thoughtful(request: Request, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
 
     async with stage.kit(settings=Settings(waiting=3)) as kit:
         client = await kit.connect("connector-1")
@@ -128,7 +128,7 @@ async def test_an_async_route_function_or_global_filter_keeps_the_order() -> Non
 
     @app.route("chat")
     async def pick(request: Request, servers: tuple[str, ...]) -> str:
-        await asyncio.sleep(chance.random())
+        await elapse(chance.random())
         return servers[0]
 
     async with kit_of(app) as kit:
@@ -144,7 +144,7 @@ async def test_messages_behind_one_that_waits_for_its_route_keep_their_place() -
 
     @stage.app.route("chat")
     async def pick(request: Request, servers: tuple[str, ...]) -> str:
-        await asyncio.sleep(5)
+        await elapse(5)
         return servers[0]
 
     stage.app.before(lambda request, server: taken.append((server.type, elapsed())))
@@ -167,11 +167,11 @@ async def test_a_request_that_holds_others_up_for_three_seconds_is_logged_once_w
     async with kit_of(app) as kit:
         client = await kit.connect("connector-1")
         slow = client.send_request(f"{server_type}.t.serial", {"n": 1, "seconds": 30})
-        await asyncio.sleep(1)
+        await elapse(1)
         waits = client.send_request(f"{server_type}.t.next", {"n": 2})
-        await asyncio.sleep(1.9)
+        await elapse(1.9)
         assert caplog.records == []
-        await asyncio.sleep(1.2)
+        await elapse(1.2)
         await asyncio.gather(slow, waits)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -199,9 +199,9 @@ async def test_when_the_session_closes_waiting_requests_are_dropped_and_the_runn
     async with kit_of(app) as kit:
         client = await kit.connect("connector-1")
         send(client, f"{server_type}.t.serial", 5, 5, 5)
-        await asyncio.sleep(1)
+        await elapse(1)
         client.close()
-        await asyncio.sleep(30)
+        await elapse(30)
         assert log == ["start 0", "end 0"]
         assert kit.nodes[f"{server_type}-1"].dispatcher.running == 0
 
@@ -212,14 +212,14 @@ async def test_when_the_session_closes_messages_not_yet_routed_are_dropped() -> 
 
     @app.global_before
     async def thoughtful(request: Request, server: Server) -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
 
     async with kit_of(app) as kit:
         client = await kit.connect("connector-1")
         send(client, "chat.t.serial", 0, 0, 0)
-        await asyncio.sleep(1.5)
+        await elapse(1.5)
         client.close()
-        await asyncio.sleep(5)
+        await elapse(5)
         assert log == ["start 0", "end 0"]
 
 
@@ -230,7 +230,7 @@ async def test_a_server_that_stops_lets_requests_finish_and_answers_the_others_5
         clients = [await kit.connect("connector-1") for _ in range(2)]
         quick = send(clients[0], "chat.t.serial", 1)
         slow = send(clients[1], "chat.t.serial", 60, 0)
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         await kit.nodes["chat-1"].stop(grace=3)
         assert elapsed() == pytest.approx(3.5)
         assert await quick[0] == 0
@@ -264,7 +264,7 @@ async def test_concurrent_requests_of_a_session_are_bounded_too() -> None:
 
     @stage.app.handler("chat.stage.nap", concurrent=True)
     async def nap() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
 
     async with stage.kit() as kit:
         client = await kit.connect("connector-1")

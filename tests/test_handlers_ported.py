@@ -1,11 +1,10 @@
 """What docs/from-pomelo.md says beside pomelo's API, and no other test holds."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import App, ChannelNotFound, Request, Server, Session
 from handlers.cron import CronJob
@@ -90,7 +89,7 @@ async def test_a_repeated_task_can_be_cancelled_as_a_cron_can_be_removed() -> No
     async with Kit(App("crons"), frontends={"connector": 1}) as kit:
         server = kit.server("connector-1")
         task = server.every(60, lambda: calls.append(task.cancel()))
-        await asyncio.sleep(600)
+        await elapse(600)
     assert calls == [True]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support_handlers import LinkSpy, Stage, virtual
+from support_handlers import LinkSpy, Stage, elapse, virtual
 
 from handlers import Channel, NotFound, Server, Session
 from handlers.body import encode_body
@@ -86,7 +86,7 @@ async def test_pushes_arrive_in_the_order_in_which_they_were_made_and_before_the
 
         stage.send(alice, "chat", talk)
         room.push("onNews", 0)
-        await asyncio.sleep(1)
+        await elapse(1)
         assert order == [b"0", b"1", b"2", b"3", b"4", b"5", "answer"]
 
 

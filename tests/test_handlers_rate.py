@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers.rate import Rate, SessionRate, Verdict
 from handlers.settings import Settings
@@ -73,7 +73,7 @@ async def test_a_frontend_answers_requests_over_the_rate_429_and_drops_such_noti
         assert await ada.request("chat.stage.echo", 2) == OVER
         assert await ada.request("no.such.route") == OVER
         assert await bob.request("chat.stage.echo", 3) == 3
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert await ada.request("chat.stage.echo", 4) == 4
         assert seen == [1]
         assert not ada.closed

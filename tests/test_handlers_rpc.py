@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import (
     App,
@@ -50,7 +50,7 @@ async def fail(server: Server, code: int, only: str = "") -> str:
 
 @stage.app.remote("chat.t.slow")
 async def slow(server: Server, seconds: float) -> str:
-    await asyncio.sleep(seconds)
+    await elapse(seconds)
     return server.id
 
 
@@ -266,14 +266,14 @@ async def test_a_call_that_is_not_answered_in_time_is_timed_out(caller: str) -> 
             await rpc.to_all(timeout=2).call(slow, 100)
         assert {type(error) for error in failed.value.errors.values()} == {TimedOut}
         assert await rpc.to("chat-1", timeout=3).call(slow, 2) == "chat-1"
-        await asyncio.sleep(200)  # late answers find nobody, and that is no error
+        await elapse(200)  # late answers find nobody, and that is no error
 
 
 @virtual
 async def test_a_call_to_a_server_that_dies_fails_at_once() -> None:
     async with kit_of() as kit:
         call = asyncio.ensure_future(kit.server("connector-1").rpc.to("chat-1").call(slow, 5))
-        await asyncio.sleep(1)
+        await elapse(1)
         kit.lose("chat-1")
         with pytest.raises(Unavailable, match="chat-1 is unavailable"):
             await call
@@ -317,7 +317,7 @@ async def test_a_remote_called_as_a_function_runs_here() -> None:
 async def test_a_server_that_stops_answers_the_remotes_that_still_run_503() -> None:
     async with kit_of() as kit:
         call = asyncio.ensure_future(kit.server("connector-1").rpc.to("chat-1").call(slow, 5))
-        await asyncio.sleep(1)
+        await elapse(1)
         await kit.nodes["chat-1"].stop()
         with pytest.raises(Unavailable, match="the server is stopping"):
             await call

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import LinkSpy, Stage, virtual
+from support_handlers import LinkSpy, Stage, elapse, virtual
 
 from handlers import HandlerError, NotFound, Server, Session, TimedOut, Unavailable, rendezvous
 from handlers.kit import Kit
@@ -25,7 +25,7 @@ class Chain:
         @app.remote("chat.t.through")
         async def through(server: Server, seconds: float, timeout: float = 10.0) -> str:
             self.left["chat"] = server.rpc.remaining
-            await asyncio.sleep(1)
+            await elapse(1)
             try:
                 return await server.rpc.to("area-1", timeout=timeout).call(slow, seconds)
             except HandlerError as error:
@@ -35,14 +35,14 @@ class Chain:
         @app.remote("area.t.slow")
         async def slow(server: Server, seconds: float) -> str:
             self.left["area"] = server.rpc.remaining
-            await asyncio.sleep(seconds)
+            await elapse(seconds)
             return "done"
 
         @app.remote("chat.t.spawns")
         async def spawns(server: Server) -> None:
             async def background() -> None:
                 self.left["spawned"] = server.rpc.remaining
-                await asyncio.sleep(20)
+                await elapse(20)
                 self.failed.append(await server.rpc.to("area-1").call(slow, 0))
 
             async def child() -> None:
@@ -74,7 +74,7 @@ async def test_a_call_of_a_remote_is_capped_by_its_callers_deadline() -> None:
     async with chain.kit() as kit:
         with pytest.raises(TimedOut):
             await kit.server("connector-1").rpc.to("chat-1", timeout=3).call(chain.through, 60, timeout=100.0)
-        await asyncio.sleep(1)
+        await elapse(1)
         (failed,) = chain.failed
         when, _, said = failed.partition(" ")
         assert float(when) == pytest.approx(3, abs=0.01)
@@ -88,7 +88,7 @@ async def test_a_call_for_which_no_time_is_left_is_not_made() -> None:
         spy = LinkSpy(kit, "chat-1")
         with pytest.raises(TimedOut):
             await kit.server("connector-1").rpc.to("chat-1", timeout=0.5).call(chain.through, 0)
-        await asyncio.sleep(2)
+        await elapse(2)
         assert chain.failed == ["1 504 area.t.slow: no time is left for it"]
         assert spy.of(RPC) == []
 
@@ -98,7 +98,7 @@ async def test_a_deadline_goes_with_a_remotes_own_tasks_and_not_with_what_it_spa
     chain = Chain()
     async with chain.kit() as kit:
         await kit.server("connector-1").rpc.to("chat-1", timeout=5).call(chain.spawns)
-        await asyncio.sleep(30)
+        await elapse(30)
         assert chain.left["child"] == pytest.approx(5)
         assert chain.left["spawned"] is None
         assert chain.failed == ["done"]

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import HandlerError, NotFound, Reply, RpcCall, Server, Unavailable, rpc_filters
 from handlers.clock import VirtualClockLoop
@@ -24,7 +24,7 @@ def stage_with_remotes() -> Stage:
 
     @stage.app.remote("chat.t.slow")
     async def slow(server: Server, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await elapse(seconds)
 
     return stage
 
@@ -131,11 +131,11 @@ async def test_rpc_toobusy_js_refuses_outgoing_calls_while_the_loop_is_late() ->
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockLoop)
         assert await rpc.to("chat-1").call("chat.t.echo", 1) == ["chat-1", 1]
-        await asyncio.sleep(0.05)
+        await elapse(0.05)
         loop.block(1)
         with pytest.raises(Unavailable, match="the server is too busy"):
             await rpc.to("chat-1").call("chat.t.echo", 1)
-        await asyncio.sleep(3)
+        await elapse(3)
         assert await rpc.to("chat-1").call("chat.t.echo", 1) == ["chat-1", 1]
 
 

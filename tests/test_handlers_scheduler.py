@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import Server, Session
 from handlers.groups import Each
@@ -52,15 +52,15 @@ async def test_the_buffered_scheduler_hands_over_once_an_interval_keeping_each_c
     scheduler, one, two = BufferedScheduler(0.02), Ears(), Ears()
     scheduler.push(Each([one, two]), "a")
     scheduler.respond(one, 1, b"{}")
-    await asyncio.sleep(0.01)
+    await elapse(0.01)
     scheduler.push(Each([one]), "b")
     assert one.heard == two.heard == []
-    await asyncio.sleep(0.5)
+    await elapse(0.5)
     assert one.heard == ["a", (1, b"{}"), "b"]
     assert one.times == [0.02] * 3
     assert two.heard == ["a"]
     scheduler.respond(two, 2, b"x")
-    await asyncio.sleep(0.5)
+    await elapse(0.5)
     assert two.heard[1:] == [(2, b"x")]
     assert round(two.times[1], 6) == 0.53
 
@@ -75,7 +75,7 @@ async def test_a_client_for_whom_too_much_waits_gets_it_at_once_and_nothing_twic
     assert calm.heard == []
     scheduler.push(Each([busy]), 4)
     assert busy.heard == [0, 1, 2, 3]
-    await asyncio.sleep(2)
+    await elapse(2)
     assert busy.heard == [0, 1, 2, 3, 4]
     assert calm.heard == ["x"]
 
@@ -86,7 +86,7 @@ async def test_what_is_kept_for_a_client_that_is_gone_is_dropped() -> None:
     scheduler.push(Each([one, two]), "a")
     scheduler.forget(one)
     scheduler.forget(one)
-    await asyncio.sleep(2)
+    await elapse(2)
     assert (one.heard, two.heard) == ([], ["a"])
 
 
@@ -98,7 +98,7 @@ async def test_closing_hands_over_what_is_left_and_keeps_nothing_more() -> None:
     assert one.heard == ["a"]
     scheduler.respond(one, 1, b"late")
     assert one.heard == ["a", (1, b"late")]
-    await asyncio.sleep(5)
+    await elapse(5)
     assert len(one.heard) == 2
 
 

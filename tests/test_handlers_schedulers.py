@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import LinkSpy, Stage, virtual
+from support_handlers import LinkSpy, Stage, elapse, virtual
 
 from handlers import App, AppError
 from handlers.kit import Kit, KitClient
@@ -81,7 +81,7 @@ async def test_one_scheduler_keeps_the_order_for_each_client() -> None:
         room = await room_of(kit, "ada")
         for number in range(20):
             room.push("onSlow", number, options={"by": "slow"})
-        await asyncio.sleep(1)
+        await elapse(1)
         assert [body for _, body in ada.pushes] == list(range(20))
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import Server
 from handlers.errors import Unavailable
@@ -17,7 +17,7 @@ async def test_a_spawned_coroutine_runs_beside_the_handlers() -> None:
         done: list[str] = []
 
         async def work() -> None:
-            await asyncio.sleep(5)
+            await elapse(5)
             done.append("work")
 
         task = kit.server("chat-1").spawn(work(), name="work")
@@ -52,11 +52,11 @@ async def test_every_calls_a_plain_or_async_function_at_its_times() -> None:
 
         async def work() -> None:
             slow.append(loop.time())
-            await asyncio.sleep(0.5)
+            await elapse(0.5)
 
         kit.server("chat-1").every(1, lambda: plain.append(loop.time()))
         kit.server("chat-1").every(2, work)
-        await asyncio.sleep(6.5)
+        await elapse(6.5)
         assert plain == pytest.approx([1, 2, 3, 4, 5, 6])
         assert slow == pytest.approx([2, 4, 6])
 
@@ -69,11 +69,11 @@ async def test_calls_of_every_never_overlap_and_missed_ones_are_left_out() -> No
 
         async def work() -> None:
             calls.append(("start", loop.time()))
-            await asyncio.sleep(2.5)
+            await elapse(2.5)
             calls.append(("end", loop.time()))
 
         kit.server("chat-1").every(1, work)
-        await asyncio.sleep(8)
+        await elapse(8)
         assert [what for what, _ in calls] == ["start", "end"] * 2 + ["start"]
         assert [when for _, when in calls] == pytest.approx([1, 3.5, 4, 6.5, 7])
 
@@ -90,7 +90,7 @@ async def test_a_repeated_call_that_raises_is_logged_and_the_next_one_still_come
             raise RuntimeError("a broken tick")
 
         kit.server("chat-1").every(1, flaky)
-        await asyncio.sleep(3.5)
+        await elapse(3.5)
         assert len(calls) == 3
     assert caplog.text.count("RuntimeError: a broken tick") == 3
     assert "it is called again in 1 s" in caplog.text
@@ -101,9 +101,9 @@ async def test_a_repeated_call_ends_when_its_task_is_cancelled() -> None:
     async with Stage().kit() as kit:
         calls: list[int] = []
         task = kit.server("chat-1").every(1, lambda: calls.append(1))
-        await asyncio.sleep(2.5)
+        await elapse(2.5)
         task.cancel()
-        await asyncio.sleep(5)
+        await elapse(5)
         assert len(calls) == 2
 
 
@@ -121,15 +121,15 @@ async def test_what_was_spawned_is_cancelled_at_stop_and_may_tidy_up(caplog: pyt
 
     async def forever(name: str) -> None:
         try:
-            await asyncio.sleep(1e9)
+            await elapse(1e9)
         finally:
-            await asyncio.sleep(1)
+            await elapse(1)
             tidied.append(name)
 
     async with Stage().kit() as kit:
         kit.server("chat-1").spawn(forever("spawned"))
         kit.server("chat-1").every(1, lambda: forever("repeated"))
-        await asyncio.sleep(2)
+        await elapse(2)
     assert sorted(tidied) == ["repeated", "spawned"]
     assert caplog.records == []
 

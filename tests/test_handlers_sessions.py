@@ -1,12 +1,11 @@
 """Sessions of one user on many devices, kicks, look-ups from any server, and goodbyes (pomelo's sessionService: bind,
 kick by uid and by sid, unknown ones; backendSessionService)."""
 
-import asyncio
 import time
 from typing import Any
 
 import pytest
-from support_handlers import Stage, virtual
+from support_handlers import Stage, elapse, virtual
 
 from handlers import HandlerError, NotFound, Server, Session, Unavailable
 from handlers.settings import Settings
@@ -190,7 +189,7 @@ async def test_a_closed_callback_is_called_once_with_the_session_and_the_reason(
 
         async def watch(session: Session, server: Server) -> Session:
             async def gone(session: Session, reason: str) -> None:
-                await asyncio.sleep(1)
+                await elapse(1)
                 heard.append((session.uid, reason))
 
             session.on_closed(gone)
@@ -199,7 +198,7 @@ async def test_a_closed_callback_is_called_once_with_the_session_and_the_reason(
 
         await stage.within(client, server_type, watch)
         client.close("went to bed")
-        await asyncio.sleep(2)
+        await elapse(2)
         assert sorted(heard) == [("alice", "went to bed"), ("plain", "went to bed")]
 
 
@@ -348,5 +347,5 @@ async def test_what_a_request_queued_of_a_closed_session_is_answered_to_the_fron
             client.send_request("chat.stage.slow", {"seconds": 5})
         await kit.settle()
         kit.lose("connector-1")
-        await asyncio.sleep(6)
+        await elapse(6)
         assert kit.nodes["chat-1"].dispatcher.running == 0
