@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support_handlers import elapse
 
 from handlers import App, Server, Session
 from handlers.frontend import Frontend
@@ -19,7 +20,7 @@ def app() -> App:
 
     @declared.handler("chat.test.nap")
     async def nap(msg: dict[str, float]) -> dict[str, float]:
-        await asyncio.sleep(msg["seconds"])
+        await elapse(msg["seconds"])
         return msg
 
     @declared.handler("connector.entry.enter")
@@ -56,7 +57,7 @@ def test_clients_are_sent_away_at_the_rate_and_with_the_reason() -> None:
         async with kit_of() as kit:
             clients = await connected(kit, 50)
             drain = asyncio.create_task(frontend_of(kit).drain(20, REASON))
-            await asyncio.sleep(0.95)
+            await elapse(0.95)
             assert 18 <= sum(client.closed for client in clients) <= 22
             await drain
             assert {client.kicked for client in clients} == {REASON}
@@ -70,7 +71,7 @@ def test_those_who_come_while_it_drains_are_sent_away_too() -> None:
         async with kit_of() as kit:
             await connected(kit, 10)
             drain = asyncio.create_task(frontend_of(kit).drain(10, REASON))
-            await asyncio.sleep(0.5)
+            await elapse(0.5)
             (late,) = await connected(kit, 1)
             await drain
             assert late.kicked == REASON
@@ -87,7 +88,7 @@ def test_a_client_gets_the_answers_to_what_it_asked_before_it_is_kicked(interval
             lost = slow.send_request("chat.test.nap", {"seconds": 5})
             await kit.settle()
             drain = asyncio.create_task(frontend_of(kit).drain(1000, REASON))
-            await asyncio.sleep(0.1)
+            await elapse(0.1)
             assert idle.kicked == REASON
             refused = await busy.request("chat.test.nap", {"seconds": 0})
             assert refused == {"code": 503, "message": "the server is restarting"}

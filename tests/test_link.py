@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support_handlers import elapse
 from ways import TaskWay
 
 from actors import link as link_module
@@ -71,7 +72,7 @@ class Network:
         self.deaths.pop(peer, asyncio.Event()).set()
 
     async def carried(self, peer: str, data: bytes) -> bytes:
-        await asyncio.sleep(self.delay())
+        await elapse(self.delay())
         if peer in self.dead:
             raise CallFailed("dead")
         if peer in self.hung:
@@ -80,7 +81,7 @@ class Network:
         if self.lose_next:
             self.lose_next -= 1
             raise CallFailed("the return was lost")
-        await asyncio.sleep(self.delay())
+        await elapse(self.delay())
         return back
 
 
@@ -155,12 +156,12 @@ def test_what_is_worth_a_call_goes_before_what_came_back_is_applied(
         link, calls_when_answered = one.links.to("b"), []
         calls = link.calls
         link.request(ECHO, (1,), 30, lambda *_: calls_when_answered.append(link.calls))
-        await asyncio.sleep(0.005)
+        await elapse(0.005)
         for count in (second, waiting):
             for _ in range(count):
                 link.send(NOTE, (bytes(size),))
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(1)
+            await elapse(0.001)
+        await elapse(1)
         assert calls_when_answered == [calls + 1 + bool(second) + ahead]
         assert other.noted[2:] == [bytes(size)] * (second + waiting)
         assert network.most_under_way == 1 + bool(second)
@@ -184,13 +185,13 @@ def test_a_second_call_goes_with_enough_entries_and_half_of_what_the_first_has(
         for count in (first, waiting):
             for number in range(count):
                 link.send(NOTE, (number,))
-            await asyncio.sleep(0.005)
+            await elapse(0.005)
         assert link.calls - begun == calls
         for number in range(10 * SECOND):
             link.send(NOTE, (number,))
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert link.calls - begun == 2, "there is no third"
-        await asyncio.sleep(1)
+        await elapse(1)
         assert other.noted[1:] == [*range(first), *range(waiting), *range(10 * SECOND)]
         assert one.links.to("b").describe()["queued_bytes"] == 0
 
@@ -204,7 +205,7 @@ def test_what_waits_when_a_peer_calls_goes_back_with_that_call_however_much_it_i
         await one.ask("b", ECHO, 0)
         network.hung["b"] = asyncio.Event()
         answer = asyncio.create_task(one.ask("b", ECHO, 1))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         link = other.links.to("a")
         calls = link.calls
         network.hung["b"].set()
@@ -237,7 +238,7 @@ def test_a_beginning_that_came_with_a_return_and_has_much_to_say_has_one_call_in
         link._logic = link._logic._replace(greeted=greeted)
         back._apply = begins_anew
         assert (await one.ask("b", ECHO, 1))[0] == 503
-        await asyncio.sleep(1)
+        await elapse(1)
         assert other.noted[-len(told) :] == told
         assert network.most_under_way == 1
 
@@ -254,7 +255,7 @@ def test_a_peer_that_comes_and_goes_within_the_pause_between_hellos_is_greeted_a
             assert (await one.ask("b", ECHO, 2))[0] == 503
             assert not one.links.up("b")
             # Sooner than a greeter that has gone on since the first hello would come round to it.
-            await asyncio.sleep(0.02)
+            await elapse(0.02)
             assert one.links.up("b")
 
     run(scenario())
@@ -298,10 +299,10 @@ async def flooded(chance: random.Random) -> tuple[Peer, Peer]:
         for number in range(500):
             own.links.to(peer).send(NOTE, (number,))
             if chance.random() < 0.3:
-                await asyncio.sleep(chance.uniform(0, 0.01))
+                await elapse(chance.uniform(0, 0.01))
 
     await asyncio.gather(tell(one, "b"), tell(other, "a"))
-    await asyncio.sleep(3)
+    await elapse(3)
     return one, other
 
 
@@ -326,7 +327,7 @@ def test_a_dead_peer_fails_what_is_in_flight_and_refuses_more_at_once_without_a_
         network = Network()
         one, _ = await two(network)
         slow = asyncio.create_task(one.ask("b", SLOW, 60))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         network.kill("b")
         # Nothing is being carried: the call that ends with the peer's life tells.
         start = asyncio.get_running_loop().time()
@@ -348,10 +349,10 @@ def test_a_peer_that_comes_back_is_found_by_itself_and_begins_anew() -> None:
         one, _ = await two(network)
         await one.ask("b", ECHO, 1)
         network.kill("b")
-        await asyncio.sleep(1)
+        await elapse(1)
         network.dead.clear()
         again = Peer(network, "b", 3)
-        await asyncio.sleep(3)
+        await elapse(3)
         assert one.links.up("b")
         assert await one.ask("b", ECHO, 7) == (0, b"echo 7")
         assert again.noted == [7]
@@ -364,7 +365,7 @@ def test_a_new_life_that_greets_ends_what_was_in_flight_to_the_old_one() -> None
         network = Network()
         one, _ = await two(network)
         slow = asyncio.create_task(one.ask("b", SLOW, 60))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         again = Peer(network, "b", 3)
         again.links.greet(["a"])
         assert await slow == (503, b"b is unavailable")
@@ -379,13 +380,13 @@ def test_an_answer_to_a_request_of_an_earlier_beginning_reaches_nobody() -> None
         network = Network()
         one, other = await two(network)
         slow = asyncio.create_task(one.ask("b", SLOW, 5))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         network.lose_next = 1
         assert (await one.ask("b", ECHO, 1))[0] == 503
         assert (await slow)[0] == 503
-        await asyncio.sleep(2)
+        await elapse(2)
         assert await one.ask("b", ECHO, 2) == (0, b"echo 2")
-        await asyncio.sleep(10)
+        await elapse(10)
         assert await one.ask("b", ECHO, 3) == (0, b"echo 3")
         assert other.lost == ["a"]
 
@@ -398,7 +399,7 @@ def test_both_sides_may_greet_at_the_same_time() -> None:
         one, other = await two(network)
         one.links.greet(["b"])
         other.links.greet(["a"])
-        await asyncio.sleep(1)
+        await elapse(1)
         answers = await asyncio.gather(one.ask("b", ECHO, 1), other.ask("a", ECHO, 2))
         assert tuple(answers) == ((0, b"echo 1"), (0, b"echo 2"))
         assert one.lost == other.lost == []
@@ -414,11 +415,11 @@ def test_a_peer_that_does_not_respond_is_refused_within_six_seconds_and_well_aft
         network.hung["b"] = asyncio.Event()
         in_flight = asyncio.create_task(one.ask("b", ECHO, 2, 30))
         overdue = asyncio.create_task(one.ask("b", ECHO, 3, 8))
-        await asyncio.sleep(5.5)
+        await elapse(5.5)
         with pytest.raises(Unavailable):
             await one.ask("b", ECHO, 4)
         assert not in_flight.done()
-        await asyncio.sleep(3)
+        await elapse(3)
         assert await overdue == (504, b"timed out")
         network.hung.pop("b").set()
         assert await in_flight == (0, b"echo 2")
@@ -434,14 +435,14 @@ def test_requests_in_flight_are_counted_down_by_answers_by_deadlines_and_by_a_de
         one, _ = await two(network)
         assert one.links.in_flight("b") == 0
         asked = [asyncio.create_task(one.ask("b", SLOW, seconds, 10)) for seconds in (1, 100, 100)]
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert one.links.in_flight("b") == 3
         await asked[0]
         assert one.links.in_flight("b") == 2
         await asked[1]
         assert one.links.in_flight("b") == 0
         asked.append(asyncio.create_task(one.ask("b", SLOW, 100, 10)))
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         network.kill("b")
         await asyncio.gather(*asked)
         assert one.links.in_flight("b") == 0
@@ -466,7 +467,7 @@ def test_a_full_queue_answers_busy_and_a_full_reserve_begins_anew(monkeypatch: p
         await one.ask("b", ECHO, 1)
         network.hung["b"] = asyncio.Event()
         in_flight = asyncio.create_task(one.ask("b", ECHO, 2))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         link = one.links.to("b")
         link.send(NOTE, (b"x" * (60 << 20),))
         with pytest.raises(Unavailable, match="b is busy"):
@@ -499,19 +500,19 @@ def test_a_peer_that_returns_one_of_two_calls_late_and_the_other_never_is_unresp
             network.hung["b"] = asyncio.Event()
             for number in range(count):
                 link.send(NOTE, (number,))
-            await asyncio.sleep(0.1)
+            await elapse(0.1)
             if count == 1:
                 first = network.hung["b"]
         assert network.most_under_way == 2
-        await asyncio.sleep(RESPONSIVE)
+        await elapse(RESPONSIVE)
         assert not one.links.up("b")
         first.set()
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert one.links.up("b")
-        await asyncio.sleep(RESPONSIVE)
+        await elapse(RESPONSIVE)
         assert not one.links.up("b")
         network.hung.pop("b").set()
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert one.links.up("b")
         await asyncio.wait_for(link.quiet.wait(), 1)
 
@@ -523,7 +524,7 @@ def test_nothing_is_left_running_after_close() -> None:
         network = Network()
         one, other = await two(network)
         slow = asyncio.create_task(one.ask("b", SLOW, 60))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         await one.links.close()
         await other.links.close()
         assert (await slow)[0] == 503
@@ -548,7 +549,7 @@ def test_an_answer_that_nobody_can_take_harms_no_other() -> None:
 
         assert await give_both() == (0, b"slow")
         other = give_both()
-        await asyncio.sleep(0.02)
+        await elapse(0.02)
         network.kill("b")
         assert await other == (503, b"b is unavailable")
         assert one.lost == ["b"]
@@ -565,7 +566,7 @@ def test_beginning_anew_again_and_again_leaves_no_task_behind() -> None:
         for _ in range(20):
             network.lose_next = 1
             await one.ask("b", ECHO, 1)
-            await asyncio.sleep(5)
+            await elapse(5)
             assert await one.ask("b", ECHO, 2) == (0, b"echo 2")
         return len(asyncio.all_tasks()) - tasks
 
@@ -583,7 +584,7 @@ def test_a_closed_link_takes_nothing_more() -> None:
         with pytest.raises(Unavailable):
             link.request(ECHO, (1,), 30, lambda code, payload: None)
         link.answer(1, 0, b"late")
-        await asyncio.sleep(10)
+        await elapse(10)
         assert link.calls == calls
 
     run(scenario())
@@ -604,10 +605,10 @@ def test_links_heal_whatever_is_lost_and_late(seed: int) -> None:
             for peer, name in ((one, "b"), (other, "a")):
                 with contextlib.suppress(Unavailable):
                     peer.links.to(name).request(ECHO, (1,), 10, lambda code, payload: None)
-            await asyncio.sleep(chance.uniform(0, 2))
+            await elapse(chance.uniform(0, 2))
         network.lose_next = 0
         network.delay = lambda: 0.001
-        await asyncio.sleep(30)
+        await elapse(30)
         one.lost.clear()
         other.lost.clear()
         for number in range(5):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from support_handlers import elapse
 from test_link import Network, Peer
 
 from actors.held import HELD
@@ -54,7 +55,7 @@ async def pair() -> tuple[Network, Server, Server]:
     one, other = Server(network, "a", 1), Server(network, "b", 2)
     one.told(2, SERVING)
     assert await one.forward(0) == (0, b"0")
-    await asyncio.sleep(0.1)
+    await elapse(0.1)
     other.noted.clear()
     return network, one, other
 
@@ -62,7 +63,7 @@ async def pair() -> tuple[Network, Server, Server]:
 async def next_life(network: Network, incarnation: int) -> Server:
     """Kill b, and have it live again a second later."""
     network.kill("b")
-    await asyncio.sleep(1)
+    await elapse(1)
     network.dead.clear()
     again = Server(network, "b", incarnation)
     again.links.greet(["a"])
@@ -98,7 +99,7 @@ def test_the_same_life_that_was_not_restarted_after_all_gets_what_was_held_at_on
         _, one, other = await pair()
         one.told(2, RESTARTING)
         answer = one.forward(1)
-        await asyncio.sleep(5)
+        await elapse(5)
         assert other.noted == []
         one.told(2, SERVING)
         assert await answer == (0, b"1")
@@ -114,7 +115,7 @@ def test_a_link_that_breaks_while_the_peer_restarts_does_not_lose_what_is_held()
         answer = one.forward(1)
         network.lose_next = 1
         one.links.to("b").send(SESSION, ("whatever", 1, None))
-        await asyncio.sleep(3)
+        await elapse(3)
         assert one.links.to("b").describe()["state"] == "up"
         assert not answer.done()
         again = await next_life(network, 3)
@@ -156,7 +157,7 @@ def test_what_waits_is_bounded_in_bytes_and_more_is_refused_as_busy() -> None:
         # What is no work for it goes on as ever.
         link.send(CLOSED, (8, "uid", b"", "client closed"))
         again = await next_life(network, 3)
-        await asyncio.sleep(1)
+        await elapse(1)
         assert again.noted == [1]
 
     run(scenario())
@@ -249,7 +250,7 @@ def test_it_is_quiet_once_the_peer_is_dead_or_a_deadline_is_over() -> None:
         assert await one.links.quiet("b", 1)
         one.forward(2, route=NAP)
         quiet = asyncio.create_task(one.links.quiet("b", 30))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         network.kill("b")
         assert await quiet
         assert asyncio.get_running_loop().time() < 8

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from conftest import GAME
 from pomelo_client import PomeloClient
+from support_handlers import elapse
 from test_link import ECHO, Network, Peer
 from ways import TaskWay
 
@@ -38,7 +39,7 @@ def test_an_earlier_life_hears_of_it_within_six_seconds_and_nothing_it_says_is_t
         new.links.greet(["a"])
         assert await new.ask("a", ECHO, 1) == (0, b"echo 1")
         one.noted.clear()
-        await asyncio.sleep(6)
+        await elapse(6)
         assert old.outlived
         assert (new.outlived, one.outlived) == (0, 0)
         assert one.noted == []
@@ -76,7 +77,7 @@ def test_one_that_is_known_from_the_table_alone_is_enough() -> None:
         one.told(a=1, b=3)
         old = Life(network, "b", 2)
         old.links.greet(["a"])
-        await asyncio.sleep(1)
+        await elapse(1)
         assert old.outlived
         assert one.links.to("b").describe()["state"] != "up"
 

@@ -1,6 +1,5 @@
 """What a server's monitor reads for whoever publishes it, and what the Grafana file charts of it."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 from running import ROOT
-from support_handlers import virtual
+from support_handlers import elapse, virtual
 from test_handlers_meters import counted
 
 from actors.metrics import COMMON
@@ -57,7 +56,7 @@ async def test_a_server_is_read_once_an_interval_whatever_it_has_to_do_and_every
         monitor.start()
         await played(kit)
         assert sink.batches == []
-        await asyncio.sleep(3 * INTERVAL + 1)
+        await elapse(3 * INTERVAL + 1)
         await monitor.stop()
         assert len(sink.batches) == 3
         for reading in sink.batches[-1]:
@@ -80,9 +79,9 @@ async def test_what_cannot_be_published_is_said_once_and_read_on(caplog: pytest.
         monitor = monitor_of(kit, "chat-1", sink)
         monitor.start()
         await played(kit)
-        await asyncio.sleep(INTERVAL + 1)
+        await elapse(INTERVAL + 1)
         assert monitor.describe()["requests_per_second"] == pytest.approx(2 / INTERVAL)
-        await asyncio.sleep(2 * INTERVAL)
+        await elapse(2 * INTERVAL)
         await monitor.stop()
         assert len(sink.batches) == 3
     assert [record.message for record in caplog.records].count(

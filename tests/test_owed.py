@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from support_handlers import elapse
 from ways import TaskWay
 
 from actors.links import Links
@@ -43,10 +44,10 @@ class Way(TaskWay):
         self._network, self._peer = network, peer
 
     async def carried(self, carrier: bytes) -> bytes:
-        await asyncio.sleep(self._network.delay())
+        await elapse(self._network.delay())
         self._network.lose()
         back = await self._network.links[self._peer].serve(carrier)
-        await asyncio.sleep(self._network.delay())
+        await elapse(self._network.delay())
         self._network.lose()
         return back
 
@@ -167,10 +168,10 @@ def test_who_left_last_is_out_and_who_is_known_to_have_joined_last_is_in_whateve
             act = chance.choice(["join", "add", "add", "leave", "leave", "destroy"])
             with contextlib.suppress(Unavailable):
                 server.destroy() if act == "destroy" else getattr(server, act)(uid)
-            await asyncio.sleep(chance.choice([0.0, 0.001, 0.3, 1.5, 4.0]))
+            await elapse(chance.choice([0.0, 0.001, 0.3, 1.5, 4.0]))
         network.losses = 0.0
         network.delay = lambda: 0.001
-        await asyncio.sleep(60)
+        await elapse(60)
         for server in servers:
             for uid, expected in server.expected.items():
                 assert expected in (None, frontend.member(server.id, uid)), (server.id, uid)

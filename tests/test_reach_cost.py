@@ -8,7 +8,7 @@ import gc
 from typing import Any
 
 import pytest
-from support_handlers import LinkSpy, virtual
+from support_handlers import LinkSpy, elapse, virtual
 
 from handlers import App, Unavailable
 from handlers.kit import Kit, KitClient
@@ -142,11 +142,11 @@ async def test_a_frontend_that_takes_no_request_is_told_of_a_leave_now_and_again
         # It is queued all the same, so that it keeps its place before pushes.
         assert await game.server("b-2").global_channels.get("room").push_confirmed("on", 1) == []
         assert client.pushes == []
-        await asyncio.sleep(5)
+        await elapse(5)
         attempts = len(spy.of(GLOBAL_LEAVE))
         assert 5 <= attempts <= 8
         link.request = request
-        await asyncio.sleep(5)
+        await elapse(5)
         assert not game.nodes["b-1"].reach._owed._debts
         assert len(spy.of(GLOBAL_LEAVE)) == attempts
 
@@ -229,7 +229,7 @@ async def test_a_leave_whose_caller_gave_up_waiting_is_told_all_the_same() -> No
         leaving.cancel()
         game.cut("b-1", "c-1")
         game.mend("b-1", "c-1")
-        await asyncio.sleep(2)
+        await elapse(2)
         residents = game.nodes["c-1"].reach.residents
         assert residents is not None
         assert "room" not in residents._members
