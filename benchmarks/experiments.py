@@ -64,14 +64,22 @@ def experiment(function: Experiment) -> Experiment:
 
 @experiment
 def idle_clients(bench: Bench) -> Figures:
-    """10,000 clients with heartbeats of 30 s on one frontend: memory of each, and the CPU of the whole game."""
+    """10,000 clients with heartbeats of 30 s on one frontend: memory of each, and the CPU of the game.
+
+    Of the whole game, of those of its processes that serve, and of the frontend alone.
+    """
     with bench.game() as subject:
         before = bench.load(subject, "idle", 1, 1, IDLE, "noenter=1")
-        with_clients = bench.load(subject, "idle", CLIENTS, 1, IDLE)
+        beside = bench.load(subject, "idle", CLIENTS, 1, IDLE)
+        cpu = dict(zip(subject.pids(), beside["cpu_s_of_pids"], strict=True))
+        serving, frontend = subject.serving(), subject.serving("ray::FrontendServer")
+    percent = 100 / beside["secs"]
     return {
-        "KiB a client": with_clients["rss_kb_per_conn"],
-        "percent of a core": 100 * with_clients["server_cpu_s"] / with_clients["secs"],
+        "KiB a client": beside["rss_kb_per_conn"],
+        "percent of a core": percent * beside["server_cpu_s"],
         "percent of a core without them": 100 * before["server_cpu_s"] / before["secs"],
+        "percent of a core, of what serves": percent * sum(map(cpu.__getitem__, serving)),
+        "percent of a core, of the frontend": percent * sum(map(cpu.__getitem__, frontend)),
     }
 
 
