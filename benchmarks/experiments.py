@@ -71,15 +71,14 @@ def idle_clients(bench: Bench) -> Figures:
     with bench.game() as subject:
         before = bench.load(subject, "idle", 1, 1, IDLE, "noenter=1")
         beside = bench.load(subject, "idle", CLIENTS, 1, IDLE)
-        cpu = dict(zip(subject.pids(), beside["cpu_s_of_pids"], strict=True))
         serving, frontend = subject.serving(), subject.serving("ray::FrontendServer")
     percent = 100 / beside["secs"]
     return {
         "KiB a client": beside["rss_kb_per_conn"],
         "percent of a core": percent * beside["server_cpu_s"],
         "percent of a core without them": 100 * before["server_cpu_s"] / before["secs"],
-        "percent of a core, of what serves": percent * sum(map(cpu.__getitem__, serving)),
-        "percent of a core, of the frontend": percent * sum(map(cpu.__getitem__, frontend)),
+        "percent of a core, of what serves": percent * _cpu(beside, serving),
+        "percent of a core, of the frontend": percent * _cpu(beside, frontend),
     }
 
 
@@ -126,6 +125,11 @@ def many_backends(bench: Bench) -> Figures:
         costs[f"per second, {count} backends"] = result["ops_per_s"]
     few, many = (costs[f"CPU us, {count} backends"] for count in (BACKENDS[0], BACKENDS[-1]))
     return costs | {"ratio of CPU": many / few}
+
+
+def _cpu(result: dict[str, Any], pids: list[int]) -> float:
+    """Return the seconds of CPU that these took, of those that were there when the load began."""
+    return float(sum(result["cpu_s_of_pids"].get(str(pid), 0) for pid in pids))
 
 
 def _compared(alone: dict[str, Any], beside: dict[str, Any]) -> Figures:

@@ -181,7 +181,10 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def _name(pid: int) -> str:
-    return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
+    try:
+        return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
+    except OSError:  # ended meanwhile
+        return ""
 
 
 def _runs(pid: int) -> bool:
