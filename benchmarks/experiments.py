@@ -27,6 +27,9 @@ IDLE = 60.0
 """Seconds in which idle clients are watched: two of their heartbeats."""
 SECONDS = 5.0
 BACKENDS = (1, 4, 16)
+SERVING = ("ray::", "raylet", "gcs_server")
+"""How the names of the processes begin that serve a Ray application: actors and agents, and Ray's own two servers. The
+others are the one that started it, and Ray's for logs, the dashboard and the autoscaler."""
 
 
 class Bench:
@@ -71,14 +74,13 @@ def idle_clients(bench: Bench) -> Figures:
     with bench.game() as subject:
         before = bench.load(subject, "idle", 1, 1, IDLE, "noenter=1")
         beside = bench.load(subject, "idle", CLIENTS, 1, IDLE)
-        serving, frontend = subject.serving(), subject.serving("ray::FrontendServer")
-    percent = 100 / beside["secs"]
+        serving, frontend = subject.named(*SERVING), subject.named("ray::FrontendServer")
     return {
         "KiB a client": beside["rss_kb_per_conn"],
-        "percent of a core": percent * beside["server_cpu_s"],
-        "percent of a core without them": 100 * before["server_cpu_s"] / before["secs"],
-        "percent of a core, of what serves": percent * _cpu(beside, serving),
-        "percent of a core, of the frontend": percent * _cpu(beside, frontend),
+        "percent of a core": _of_a_core(beside),
+        "percent of a core without them": _of_a_core(before),
+        "percent of a core, of what serves": _of_a_core(beside, serving),
+        "percent of a core, of the frontend": _of_a_core(beside, frontend),
     }
 
 
@@ -127,9 +129,11 @@ def many_backends(bench: Bench) -> Figures:
     return costs | {"ratio of CPU": many / few}
 
 
-def _cpu(result: dict[str, Any], pids: list[int]) -> float:
-    """Return the seconds of CPU that these took, of those that were there when the load began."""
-    return float(sum(result["cpu_s_of_pids"].get(str(pid), 0) for pid in pids))
+def _of_a_core(result: dict[str, Any], pids: list[int] | None = None) -> float:
+    """Return the percentage of a core that these processes took, of those watched by the load; by default all."""
+    seconds = result["cpu_s_of_pids"]
+    watched = seconds.values() if pids is None else (seconds.get(str(pid), 0) for pid in pids)
+    return float(100 * sum(watched) / result["secs"])
 
 
 def _compared(alone: dict[str, Any], beside: dict[str, Any]) -> Figures:

@@ -20,8 +20,6 @@ START = 60.0
 """Seconds for a subject to serve."""
 END = 10.0
 """Seconds for its killed processes to be gone."""
-SERVING = ("ray::", "raylet", "gcs_server")
-"""How the names of the processes begin that serve a Ray application: actors and agents, and Ray's own two servers."""
 CPUS = {"connector": 0, "chat": 1}
 """The CPU of each server, where each is to have one of its own."""
 
@@ -101,12 +99,9 @@ class Pummelo(Subject):
         file = str(HERE / "servers.yaml")
         super().__init__([pummelo, "run", file, "--log-level", "warning", *sets], folder=folder)
 
-    def serving(self, *names: str) -> list[int]:
-        """Return the ids of its processes that have one of these names, by default of all that serve.
-
-        Not among these are the starting process, and Ray's processes for logs, the dashboard and the autoscaler.
-        """
-        return [pid for pid in self.pids() if _name(pid).startswith(names or SERVING)]
+    def named(self, *names: str) -> list[int]:
+        """Return the ids of its processes whose names begin with one of these."""
+        return [pid for pid in self.pids() if _name(pid).startswith(names)]
 
     def serves(self) -> bool:
         """Whether it said that it is ready."""

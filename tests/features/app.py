@@ -267,7 +267,7 @@ async def echo_tight(msg: dict[str, Any]) -> dict[str, Any]:
 @app.handler("connector.entry.flood")
 @app.handler("tight.entry.flood")
 async def flood(server: Server) -> dict[str, int]:
-    """Push to everybody here until somebody does not keep up."""
+    """Push to everybody here until somebody does not keep up, at a pace at which whoever reads does."""
     for number in range(4000):
         if server.state.counts["slow consumer"]:
             return {"pushed": number}
