@@ -1,9 +1,14 @@
 """What the tests against real servers share: one game for the whole session."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from running import ROOT, RunningGame
+
+# A shell that runs the tests in the background has them ignore SIGINT, which the programs they interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GAME = ROOT / "tests" / "game" / "servers.yaml"
 

@@ -207,8 +207,11 @@ def test_a_list_that_is_watched_comes_again_until_it_is_interrupted(operated: Op
             heads += line.startswith("id ")
         assert heads == 2
         watched.send_signal(signal.SIGINT)
-        watched.stdout.read()
-        assert watched.wait(30) == 0
+        try:
+            watched.communicate(timeout=30)
+        finally:
+            watched.kill()  # what does not end would be waited for without a deadline
+        assert watched.returncode == 0
 
 
 def test_an_added_frontend_serves_and_a_removed_one_sends_its_clients_away(operated: Operated) -> None:
