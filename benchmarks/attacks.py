@@ -1,8 +1,9 @@
-"""The attackers of abuse.py: each kind of abuse, which goes on until its process is told to end.
+"""The attackers of abuse.py: each kind of abuse, which goes on until the standard input of its process is closed.
 
     python benchmarks/attacks.py KIND [--port 13110] [--connections 10000] [--slower 1] [--cpu N]
 
-It prints a line once it has begun, and on SIGTERM what it did, as JSON: ``{"connections": N, "writes": N}``.
+At its end it prints what it did, as JSON: how many connections it ``opened``, how many of them the other side
+``closed``, and how many ``writes`` it made. Its connections end with its process.
 
 ``--slower N``: its pauses are N times as long. Without ``--cpu`` it gets the time that all others leave, on every CPU.
 """
@@ -14,22 +15,23 @@ import json
 import os
 import random
 import resource
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from subjects import Pummelo
 
 from gateway import PackageType, encode_package, encode_request
 
-__all__ = ["ABUSES", "ACK", "HELLO", "HOST", "connected", "request"]
+__all__ = ["ABUSES", "ACK", "HELLO", "HOST", "TEXT", "request"]
 
 HOST = "127.0.0.1"
 HELLO = encode_package(PackageType.HANDSHAKE, b'{"sys":{"version":"1","type":"abuse"}}')
 ACK = encode_package(PackageType.HANDSHAKE_ACK)
 ECHO = "chat.chatHandler.echo"
-BODY = b'{"body":"%s"}' % (b"x" * 64)
+TEXT = b"x" * 64
+BODY = b'{"body":"%s"}' % TEXT
 
 
 @dataclass
@@ -42,22 +44,22 @@ class Aim:
 
 @dataclass
 class Tally:
-    """What this process has done: connections that were opened, and how often it sent something."""
+    """What this process has done, and what was done to it."""
 
-    connections: int = 0
+    opened: int = 0
+    closed: int = 0
     writes: int = 0
 
 
 AIM = Aim()
 TALLY = Tally()
 
-Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Attack = Callable[[int], Coroutine[None, None, None]]
 
 
 @dataclass(frozen=True)
 class Abuse:
-    """One kind: ``attack`` is handed the number of connections, and goes on until it is cancelled.
+    """One kind: ``attack`` is handed the number of connections, and goes on for ever.
 
     ``seconds``: how long it takes to do all that it does; 0 if it goes on as it began. ``judged``: whether the bound on
     the p99 holds for it; not for what does no harm, nor for what two shared CPUs cannot tell.
@@ -81,34 +83,55 @@ def abuse(*, seconds: int = 0, judged: bool = True) -> Callable[[Attack], Attack
     return declare
 
 
+class Line(asyncio.Protocol):
+    """One connection of an attacker, which reads what comes and forgets it."""
+
+    transport: asyncio.Transport
+    closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        TALLY.opened += 1
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # One that this side aborts was closed by nobody else.
+        if not self.closed:
+            self.closed = True
+            TALLY.closed += 1
+
+    def send(self, data: bytes) -> None:
+        if not self.closed:
+            self.transport.write(data)
+            TALLY.writes += 1
+
+    def abort(self) -> None:
+        self.closed = True
+        self.transport.abort()
+
+
+async def opened(first: bytes = b"", source: str | None = None) -> Line:
+    """Open a connection, from a given address or any, and send something, if there is anything to send."""
+    local = None if source is None else (source, 0)
+    _, line = await asyncio.get_running_loop().create_connection(Line, HOST, AIM.port, local_addr=local)
+    if first:
+        line.send(first)
+    return line
+
+
+@contextlib.asynccontextmanager
+async def connected(*first: bytes) -> AsyncIterator[Line]:
+    line = await opened(b"".join(first))
+    try:
+        yield line
+    finally:
+        if not line.closed:
+            line.abort()
+
+
 def request(number: int, route: str | bytes = ECHO, body: bytes = BODY) -> bytes:
     if isinstance(route, bytes):
         return encode_package(PackageType.DATA, b"\x00\x01" + bytes((len(route),)) + route + body)
     return encode_package(PackageType.DATA, encode_request(number, route, body))
-
-
-@contextlib.asynccontextmanager
-async def connected(*first: bytes) -> AsyncIterator[Pair]:
-    reader, writer = await opened(b"".join(first))
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def opened(first: bytes, source: str | None = None) -> Pair:
-    """Open a connection, from a given address or any, and send something, if there is anything to send."""
-    local = None if source is None else (source, 0)
-    reader, writer = await asyncio.open_connection(HOST, AIM.port, local_addr=local)
-    TALLY.connections += 1
-    if first:
-        send(writer, first)
-    return reader, writer
-
-
-def send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(data)
-    TALLY.writes += 1
 
 
 async def pause(seconds: float) -> None:
@@ -117,14 +140,13 @@ async def pause(seconds: float) -> None:
 
 
 async def repeatedly(interval: float, *packages: bytes, first: tuple[bytes, ...] = (HELLO, ACK)) -> None:
-    """Send packages again and again, reading what comes, in a new connection each time that one ends."""
+    """Send packages again and again, in a new connection each time that one ends."""
     while True:
         with contextlib.suppress(OSError):
-            async with connected(*first) as (reader, writer):
-                reading = asyncio.ensure_future(reader.read())
-                while not reading.done():
+            async with connected(*first) as line:
+                while not line.closed:
                     for package in packages:
-                        send(writer, package)
+                        line.send(package)
                     await pause(interval)
         await pause(interval)
 
@@ -150,6 +172,7 @@ async def garbage(_: int) -> None:
         with contextlib.suppress(OSError):
             async with connected(random.randbytes(200)), connected(HELLO, ACK, random.randbytes(200)):
                 await pause(0.01)
+        await asyncio.sleep(0)
 
 
 @abuse()
@@ -172,35 +195,40 @@ async def half_a_package(connections: int) -> None:
     await crowd(min(connections, 500), HELLO + ACK + request(1)[:-1])
 
 
-@abuse()
+@abuse(seconds=12)
 async def trickle(_: int) -> None:
+    """Have 200 connections that send a byte twice a second each, past the time that a handshake may take."""
+
     async def one() -> None:
+        await pause(random.random() * 0.5)
         while True:
             with contextlib.suppress(OSError):
-                async with connected() as (_reader, writer):
+                async with connected() as line:
                     for byte in HELLO * 100:
-                        send(writer, bytes((byte,)))
+                        if line.closed:
+                            break
+                        line.send(bytes((byte,)))
                         await pause(0.5)
+            await pause(0.5)
 
     await asyncio.gather(*(one() for _ in range(200)))
 
 
-@abuse()
+@abuse(seconds=9)
 async def reads_nothing(_: int) -> None:
+    """Ask for 3 MB a second, which fill the kernel's buffers and then those of the server."""
     body = b'{"body":"%s"}' % (b"x" * 30_000)
     while True:
         with contextlib.suppress(OSError):
-            async with connected(HELLO, ACK) as (reader, writer):
-                writer.transport.pause_reading()  # type: ignore[attr-defined]
-                for number in range(1, 400):
-                    send(writer, request(number, "connector.entryHandler.echo", body))
-                    await asyncio.wait_for(writer.drain(), 1)
+            async with connected(HELLO, ACK) as line:
+                line.transport.pause_reading()
+                while not line.closed and line.transport.get_write_buffer_size() < 1_000_000:
+                    line.send(request(1, "connector.entryHandler.echo", body))
                     await pause(0.01)
-                    if reader.at_eof():
-                        break
+        await pause(0.01)
 
 
-@abuse(seconds=15)
+@abuse(seconds=17)
 async def silent(connections: int) -> None:
     """Open them as fast as this process can, and wait until the server has closed the last of them, after 10 s."""
     await crowd(connections, b"", again=False)
@@ -259,24 +287,28 @@ async def invalid_utf_8(_: int) -> None:
 
 async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
     """Open so many connections, 50 new ones at a time; what the server closes is opened again, or is not."""
-    held: list[Pair] = []
+    held: list[Line] = []
     while True:
         if again:
-            held = [pair for pair in held if not (pair[0].at_eof() or pair[0].exception())]
-        for index in range(min(50, connections - len(held))):
+            held = [line for line in held if not line.closed]
+        for _ in range(min(50, connections - len(held))):
             with contextlib.suppress(OSError):
                 # From many addresses, for each has ports for some ten thousand only.
-                held.append(await opened(first, f"127.0.0.{2 + (len(held) + index) % 200}"))
+                held.append(await opened(first, f"127.0.0.{2 + TALLY.opened % 200}"))
         await pause(0.01)
 
 
+def end() -> None:
+    """Tell what was done, and end the process with all that it has open."""
+    print(json.dumps(asdict(TALLY)), flush=True)
+    os._exit(0)
+
+
 async def attack(kind: Abuse, connections: int) -> None:
-    """Attack until SIGTERM."""
-    attacking = asyncio.ensure_future(kind.attack(connections))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attacking.cancel)
+    """Attack until the standard input is closed."""
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), end)
     print("begun", flush=True)
-    with contextlib.suppress(asyncio.CancelledError):
-        await attacking
+    await kind.attack(connections)
 
 
 def main() -> int:
@@ -298,7 +330,6 @@ def main() -> int:
         # process keeps its core to the end of its slice of some milliseconds while a server waits for it.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack(ABUSES[options.kind], options.connections))
-    print(json.dumps(asdict(TALLY)))
     return 0
 
 
