@@ -55,11 +55,36 @@ class Wire(Protocol):
         """Look at the client's deadlines at this time, by calling `Client.tick`."""
 
 
+class _Gone:
+    """The wire of a client whose connection is gone: nothing reaches it any more."""
+
+    def send_package(self, package: bytes) -> None:
+        """Drop it."""
+
+    def send_frame(self, frame: Frame) -> None:
+        """Drop it."""
+
+    @property
+    def waiting(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def close(self, code: int) -> None:
+        """Nothing is left to close."""
+
+    def wake(self, deadline: float) -> None:
+        """Nothing is due."""
+
+
+_GONE = _Gone()
+
+
 class Client:
     """One connected client. Made by the gateway; its methods may be called at any time, on the loop.
 
     `address` is its host and port, also behind trusted proxies; the port is 0 where they do not tell it. `handshake` is
-    what it said of itself, None before it has. `owner` is the acceptor's to use, for its session.
+    what it said of itself, None before it has. `owner` is the acceptor's to use, for its session; None again once
+    `closed` was told.
     """
 
     __slots__ = ("_connection", "_decoder", "_hub", "_opened", "_wire", "address", "handshake", "owner", "stream_wire")
@@ -74,7 +99,7 @@ class Client:
         stream_wire: TcpWire | None = None,
     ) -> None:
         self._hub = hub
-        self._wire = wire
+        self._wire: Wire = wire
         #: The wire again, for `Group`, if it is one that takes part in batches.
         self.stream_wire = stream_wire
         self._connection = Connection(hub.terms, accepted)
@@ -146,6 +171,11 @@ class Client:
         """Note that the wire is gone, or about to go by itself."""
         if self._connection.close():
             self._ended(reason)
+
+    def detach(self) -> None:
+        """Let go of the wire, whose connection is gone: else only the garbage collector would part the two."""
+        self._wire = _GONE
+        self.stream_wire = None
 
     def heard(self, now: float) -> None:
         """Note that something came from the client, be it half a package."""
@@ -263,3 +293,4 @@ class Client:
             self._hub.acceptor.closed(self, reason)
         except Exception:
             logger.exception(CRASH, self._hub.name, "closed", *self.address)
+        self.owner = None  # which holds this client, as a rule

@@ -93,6 +93,7 @@ class UdpPort:
         if self.peers.get(peer.address) is peer:
             del self.peers[peer.address]
         self._hub.leave(peer)
+        peer.client.detach()
 
     def _read(self, readable: socket.socket) -> None:
         now = self._hub.clock()

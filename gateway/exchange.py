@@ -17,7 +17,7 @@ from gateway.http import HEALTH_PATH, error_answer, health_answer
 from gateway.hub import Hub
 from gateway.networks import forwarded_address
 from gateway.upgrade import upgrade_answer
-from gateway.websocket import WebSocket, core_logger
+from gateway.websocket import WebSocket, core_logger, dissolve
 
 __all__ = ["Exchange"]
 
@@ -92,6 +92,13 @@ class Exchange(Guest):
             max_size=None,
             logger=core_logger,
         )
+        try:
+            self._consult(core, head, rest)
+        finally:
+            dissolve(core)
+
+    def _consult(self, core: ServerProtocol, head: bytes, rest: bytes) -> None:
+        """Have the core read the request, and do what it asks for."""
         core.receive_data(head)
         requests = core.events_received()
         request = requests[0] if requests else None

@@ -75,6 +75,7 @@ class TcpWire(asyncio.Protocol, ABC):
         self._take_pending()
         self._hub.leave(self)
         self.client.lost("client closed" if error is None else f"connection lost: {error}")
+        self.client.detach()
 
     # The client's side: see `gateway.client.Wire`.
 

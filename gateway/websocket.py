@@ -22,7 +22,7 @@ from gateway.package import HEADER_SIZE
 from gateway.tcp import TcpWire
 from gateway.values import Frame
 
-__all__ = ["WebSocket", "core_logger"]
+__all__ = ["WebSocket", "core_logger", "dissolve"]
 
 # The core has a line or more for every frame; what it says is said by us, once a connection. Its errors still come
 # through.
@@ -30,6 +30,12 @@ core_logger = logging.getLogger(f"{__name__}.core")
 core_logger.setLevel(logging.ERROR)
 
 _DATA_FRAMES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+def dissolve(core: ServerProtocol) -> None:
+    """Let go of what a core that is done with holds of itself: its generator does, and the errors that this met."""
+    core.parser.close()
+    core.handshake_exc = core.parser_exc = None
 
 
 class WebSocket(TcpWire):
@@ -52,6 +58,13 @@ class WebSocket(TcpWire):
                 client.receive(chunk, now)
             elif not self._transport.is_closing():
                 self._receive_unusual(chunk, now)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note that the socket is gone."""
+        super().connection_lost(error)
+        if self._core is not None:
+            dissolve(self._core)
+            self._core = None
 
     def send_package(self, package: bytes) -> None:
         """Queue one package, in a frame of its own."""
