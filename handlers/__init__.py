@@ -2,7 +2,6 @@
 
 from handlers import filters, policies, rpc_filters
 from handlers.app import App
-from handlers.caller import RpcCall
 from handlers.channels import Channel, ChannelService
 from handlers.errors import (
     AppError,
@@ -21,7 +20,7 @@ from handlers.global_channels import GlobalChannel, GlobalChannels, Presence
 from handlers.handshake import Accepted, Handshake, Refused
 from handlers.members import Member, rendezvous
 from handlers.request import Reply, Request
-from handlers.rpc import Remote, RpcAllError
+from handlers.rpc import Remote, RpcAllError, RpcCall
 from handlers.server import Server
 from handlers.session import Session
 

@@ -6,9 +6,15 @@ and ends with it: tasks of ``server.spawn``, and whatever else a link brings, ha
 """
 
 import asyncio
+from collections.abc import Awaitable
 from contextvars import Context, ContextVar, Token, copy_context
+from typing import TypeVar
 
-__all__ = ["begin", "clear", "end", "free_context", "remaining"]
+from handlers.errors import TimedOut
+
+__all__ = ["begin", "clear", "end", "free_context", "remaining", "until", "within"]
+
+T = TypeVar("T")
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
@@ -17,6 +23,29 @@ def remaining() -> float | None:
     """Return the seconds that are left for the work that runs now, negative when it is late, None without a limit."""
     deadline = _deadline.get()
     return None if deadline is None else deadline - asyncio.get_running_loop().time()
+
+
+def until(seconds: float) -> float:
+    """Return by when, on the loop's clock, a call must be done that may take so many seconds from now.
+
+    It has no more time than the work it is for.
+    """
+    end, deadline = asyncio.get_running_loop().time() + seconds, _deadline.get()
+    return end if deadline is None else min(end, deadline)
+
+
+async def within(end: float, work: Awaitable[T], what: str) -> T:
+    """Return what ``work`` gives by ``end``, a time of the loop's clock; see ``until``.
+
+    Raises TimedOut, saying ``what``, where that takes longer, and cancels it.
+    """
+    try:
+        async with asyncio.timeout_at(end) as scope:
+            return await work
+    except TimeoutError:
+        if scope.expired():
+            raise TimedOut(f"{what} took too long") from None
+        raise
 
 
 def begin(seconds: float | None) -> Token[float | None]:

@@ -11,7 +11,7 @@ from handlers import deadline
 from handlers.errors import BadRequest, HandlerError, PummeloError, Unavailable
 from handlers.session import Session
 
-__all__ = ["AllTarget", "Remote", "Rpc", "RpcAllError", "RpcPort", "Target"]
+__all__ = ["AllTarget", "Remote", "Rpc", "RpcAllError", "RpcCall", "RpcPort", "Target"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +61,30 @@ class Remote(Generic[P, R]):
             raise BadRequest(f"{self.route}: {error}") from None
 
 
+class RpcCall:
+    """A call on its way to another server, as RPC filters see it.
+
+    ``server_id``: where it goes, which a before filter may change; ``route``; ``data``: its packed arguments;
+    ``local``: what one filter leaves there the next ones find.
+    """
+
+    __slots__ = ("data", "local", "route", "server_id")
+
+    def __init__(self, server_id: str, route: str, data: bytes) -> None:
+        self.server_id = server_id
+        self.route = route
+        self.data = data
+        self.local: dict[str, Any] = {}
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the positional and the named arguments. Unpacks at each call, so ask once."""
+        args, kwargs = msgpack.unpackb(self.data, strict_map_key=False)
+        return args, kwargs
+
+    def __repr__(self) -> str:
+        return f"<RpcCall {self.route} to {self.server_id}>"
+
+
 class RpcAllError(PummeloError):
     """Of a call to all servers of a type some failed: ``results`` and ``errors``, both by server id."""
 
@@ -74,16 +98,17 @@ class RpcAllError(PummeloError):
 class RpcPort(Protocol):
     """What carries the calls: the server that they start from."""
 
-    async def pick(
-        self, server_type: str, key: Session | str, route: str, packed: bytes, avoid: Collection[str] = ()
-    ) -> str:
-        """Return the id of the server of a type that a key or session belongs to; not to be one of ``avoid``."""
+    async def pick(self, key: Session | str, route: str, packed: bytes, end: float, avoid: Collection[str] = ()) -> str:
+        """Return the id of the server of the route's type that a key or session belongs to; not to be one of ``avoid``.
 
-    async def rpc_call(self, server_id: str, route: str, packed: bytes, limit: float) -> bytes:
-        """Run a packed call on a server, within ``limit`` seconds; returns the packed result."""
+        ``end`` is by when, on the loop's clock: TimedOut where it takes longer.
+        """
+
+    async def rpc_call(self, call: RpcCall, end: float) -> bytes:
+        """Run a call on a server, until ``end`` at most; returns the packed result."""
 
     async def rpc_call_all(
-        self, server_type: str, route: str, packed: bytes, limit: float
+        self, server_type: str, route: str, packed: bytes, end: float
     ) -> tuple[dict[str, bytes], dict[str, HandlerError]]:
         """Run a packed call on every server of a type at once; returns the packed results and the errors by id."""
 
@@ -95,7 +120,8 @@ class Rpc:
         await server.rpc.to("chat-2", timeout=3).call("chat.chatRemote.add", uid, room)
 
     Every call raises the HandlerError that the remote raised, NotFound for a server or remote that is not there,
-    Unavailable for one that is down, at once or the moment it goes down, and TimedOut after ``timeout`` seconds.
+    Unavailable for one that is down, at once or the moment it goes down, and TimedOut after ``timeout`` seconds, in
+    which the route function and the RPC filters before are to be done too; filters after are waited for.
 
     What a remote calls in turn has no more time than is left of its caller's; ``remaining`` says how much. The remote
     itself is not stopped when its time is over.
@@ -156,25 +182,28 @@ class Target:
     async def call(self, remote: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a remote there and return its result. Raises TypeError for an argument that cannot travel; see Rpc."""
         route, packed = _packed_call(remote, args, kwargs)
+        end = deadline.until(self._limit)
         if self._retries:
-            return _unpack(await self._repeated(route, packed))
+            return _unpack(await self._repeated(route, packed, end))
+        return _unpack(await self._port.rpc_call(await self._begun(route, packed, end), end))
+
+    async def _begun(self, route: str, packed: bytes, end: float, avoid: Collection[str] = ()) -> RpcCall:
         server_id = self._server_id
         if server_id is None:
-            server_id = await self._port.pick(route.partition(".")[0], self._key, route, packed)
-        return _unpack(await self._port.rpc_call(server_id, route, packed, self._limit))
+            server_id = await self._port.pick(self._key, route, packed, end, avoid)
+        return RpcCall(server_id, route, packed)
 
-    async def _repeated(self, route: str, packed: bytes) -> bytes:
-        now = asyncio.get_running_loop().time
-        end, pause = now() + self._limit, RETRY_PAUSE
-        failed: list[str] = []
+    async def _repeated(self, route: str, packed: bytes, end: float) -> bytes:
+        now, pause = asyncio.get_running_loop().time, RETRY_PAUSE
+        failed: set[str] = set()
         for left in range(self._retries, -1, -1):
             try:
-                server_id = self._server_id
-                if server_id is None:
-                    avoid = failed if self._elsewhere else ()
-                    server_id = await self._port.pick(route.partition(".")[0], self._key, route, packed, avoid)
-                failed.append(server_id)
-                return await self._port.rpc_call(server_id, route, packed, end - now())
+                call = await self._begun(route, packed, end, failed if self._elsewhere else ())
+                failed.add(call.server_id)
+                try:
+                    return await self._port.rpc_call(call, end)
+                finally:
+                    failed.add(call.server_id)  # where a filter may have sent it instead
             except Unavailable:
                 if not left or now() + pause >= end:
                     raise
@@ -199,11 +228,12 @@ class AllTarget:
     async def call(self, remote: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a remote on every server of its type at once; returns every result by server id.
 
-        Raises RpcAllError, which holds the results there are, when some failed, and NotFound where the type has no
+        Raises RpcAllError, which holds the results there are, when some failed, and Unavailable where the type has no
         server.
         """
         route, packed = _packed_call(remote, args, kwargs)
-        packed_results, errors = await self._port.rpc_call_all(route.partition(".")[0], route, packed, self._limit)
+        end = deadline.until(self._limit)
+        packed_results, errors = await self._port.rpc_call_all(route.partition(".")[0], route, packed, end)
         results = {server_id: _unpack(result) for server_id, result in packed_results.items()}
         if errors:
             raise RpcAllError(route, results, errors)

@@ -9,10 +9,10 @@ app.rpc_filter(rpc_filters.toobusy(), "chat")    # calls that start on chat serv
 import asyncio
 import logging
 
-from handlers.caller import RpcCall
 from handlers.errors import Unavailable
 from handlers.filters import TOO_BUSY
 from handlers.request import Reply
+from handlers.rpc import RpcCall
 from handlers.server import Server
 
 __all__ = ["RpcLog", "RpcTooBusy", "rpc_log", "toobusy"]

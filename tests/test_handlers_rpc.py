@@ -236,7 +236,7 @@ async def test_an_unknown_remote_or_server_is_404() -> None:
             await rpc.to("chat-1").call("chat.t.nothing")
         with pytest.raises(NotFound, match="there is no server 'chat-9'"):
             await rpc.to("chat-9").call(add, 1)
-        with pytest.raises(NotFound, match="there is no area server"):
+        with pytest.raises(Unavailable, match="there is no area server"):
             await rpc.to_all().call(nowhere)
         with pytest.raises(Unavailable, match="there is no area server"):
             await rpc.by("key").call(nowhere)

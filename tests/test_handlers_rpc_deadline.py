@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support_handlers import LinkSpy, Stage, elapse, virtual
 
-from handlers import HandlerError, NotFound, Server, Session, TimedOut, Unavailable, rendezvous
+from handlers import HandlerError, NotFound, Request, RpcCall, Server, Session, TimedOut, Unavailable, rendezvous
 from handlers.kit import Kit
 from handlers.link import RPC
 
@@ -91,6 +91,74 @@ async def test_a_call_for_which_no_time_is_left_is_not_made() -> None:
         await elapse(2)
         assert chain.failed == ["1 504 area.t.slow: no time is left for it"]
         assert spy.of(RPC) == []
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@virtual
+async def test_the_time_of_a_call_goes_on_while_a_filter_before_it_waits(retries: int) -> None:
+    chain, waited = Chain(), [2.0]
+
+    @chain.stage.app.rpc_before("connector")
+    async def wait(call: RpcCall, server: Server) -> None:
+        await elapse(waited[0])
+
+    async with chain.kit() as kit:
+        rpc, spy = kit.server("connector-1").rpc, LinkSpy(kit, "connector-1")
+        assert await rpc.to("area-1", timeout=5, retries=retries).call(chain.slow, 1) == "done"
+        assert chain.left == {"area": pytest.approx(3)}
+        waited[0], begin, sent = 8.0, asyncio.get_running_loop().time(), len(spy.of(RPC))
+        with pytest.raises(TimedOut, match=r"area\.t\.slow: an RPC filter took too long"):
+            await rpc.to("area-1", timeout=5, retries=retries).call(chain.slow, 1)
+        assert asyncio.get_running_loop().time() - begin == pytest.approx(5)
+        assert len(spy.of(RPC)) == sent
+
+
+@virtual
+async def test_a_filter_before_a_remotes_own_call_takes_of_the_time_of_its_caller() -> None:
+    chain = Chain()
+
+    @chain.stage.app.rpc_before("chat")
+    async def wait(call: RpcCall, server: Server) -> None:
+        await elapse(8)
+
+    async with chain.kit() as kit:
+        with pytest.raises(TimedOut):
+            await kit.server("connector-1").rpc.to("chat-1", timeout=2).call(chain.through, 1)
+        await elapse(10)
+        assert chain.failed == ["2 504 area.t.slow: an RPC filter took too long"]
+        assert "area" not in chain.left
+
+
+@virtual
+async def test_the_time_of_a_call_goes_on_while_its_route_function_waits() -> None:
+    chain = Chain()
+
+    @chain.stage.app.route("chat")
+    async def ponder(request: Request, servers: tuple[str, ...]) -> str:
+        await elapse(50)
+        return servers[0]
+
+    async def call(session: Session, server: Server) -> None:
+        with pytest.raises(TimedOut, match="504 the route function of chat took too long"):
+            await server.rpc.by(session, timeout=3).call(chain.through, 1)
+
+    async with chain.kit() as kit:
+        client = await kit.connect("connector-1")
+        await chain.stage.within(client, "connector", call)
+        assert asyncio.get_running_loop().time() == pytest.approx(3)
+
+
+@virtual
+async def test_a_filters_own_time_out_stays_what_it_is() -> None:
+    chain = Chain()
+
+    @chain.stage.app.rpc_before
+    async def wait(call: RpcCall, server: Server) -> None:
+        raise TimeoutError("of its own")
+
+    async with chain.kit() as kit:
+        with pytest.raises(TimeoutError, match="of its own"):
+            await kit.server("connector-1").rpc.to("area-1").call(chain.slow, 0)
 
 
 @virtual
@@ -200,6 +268,22 @@ async def test_a_retry_elsewhere_asks_the_route_function_about_the_other_servers
 
         assert await flaky.stage.within(client, "connector", call) == "chat-3"
         assert asked == [CHATS, CHATS[1:], CHATS[2:]]
+
+
+@virtual
+async def test_a_retry_elsewhere_avoids_the_server_that_a_filter_sent_the_call_to() -> None:
+    flaky = Flaky({})
+
+    @flaky.stage.app.rpc_before
+    def redirect(call: RpcCall, server: Server) -> None:
+        if call.server_id == "chat-1":
+            call.server_id = "chat-2"
+
+    async with flaky.stage.kit(chats=3) as kit:
+        kit.lose("chat-2")
+        key = next(key for key in map(str, range(99)) if rendezvous(key, CHATS) == "chat-1")
+        rpc = kit.server("connector-1").rpc
+        assert await rpc.by(key, retries=1, elsewhere=True).call(flaky.call) == "chat-3"
 
 
 @virtual

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support_handlers import Stage, elapse, virtual
 
-from handlers import HandlerError, NotFound, Reply, RpcCall, Server, Unavailable, rpc_filters
+from handlers import HandlerError, NotFound, Reply, RpcAllError, RpcCall, Server, Session, Unavailable, rpc_filters
 from handlers.clock import VirtualClockLoop
 
 
@@ -89,6 +89,44 @@ async def test_a_before_filter_that_raises_refuses_the_call_and_nothing_leaves()
         assert not ran
         await kit.server("chat-1").rpc.to("chat-1").call(note)
         assert ran == ["note"]
+
+
+@virtual
+async def test_a_filter_that_fails_for_one_server_takes_nothing_from_what_the_others_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = stage_with_remotes()
+
+    @stage.app.rpc_before
+    def broken(call: RpcCall, server: Server) -> None:
+        if call.server_id == "chat-2":
+            raise ValueError("a broken filter")
+
+    async with stage.kit(chats=3) as kit:
+        with pytest.raises(RpcAllError) as caught:
+            await kit.server("connector-1").rpc.to_all().call("chat.t.echo", 1)
+    assert caught.value.results == {"chat-1": ["chat-1", 1], "chat-3": ["chat-3", 1]}
+    assert str(caught.value.errors["chat-2"]) == "500 internal error"
+    assert "ValueError: a broken filter" in caplog.text
+    assert "connector-1: calling chat.t.echo on chat-2 failed" in caplog.text
+
+
+@virtual
+async def test_filters_see_the_calls_of_server_rpc_and_not_the_requests_that_are_forwarded() -> None:
+    stage, seen = stage_with_remotes(), list[str]()
+
+    @stage.app.rpc_before
+    def look(call: RpcCall, server: Server) -> None:
+        seen.append(call.route)
+
+    async def push(session: Session, server: Server) -> None:
+        session["key"] = 1
+        await session.push("key")
+        await server.rpc.to("chat-1").call("chat.t.echo", 1)
+
+    async with stage.kit() as kit:
+        await stage.within(await kit.connect("connector-1"), "chat", push)
+    assert seen == ["chat.t.echo"]
 
 
 @virtual
