@@ -1,6 +1,7 @@
 """Who is in the cluster, as one server knows it, and which server a request goes to. Pure."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,7 +93,13 @@ def _sorted_ids(members: Iterable[Member]) -> dict[str, tuple[str, ...]]:
     types: dict[str, list[str]] = {}
     for member in members:
         types.setdefault(member.type, []).append(member.id)
-    return {server_type: tuple(sorted(ids)) for server_type, ids in types.items()}
+    return {server_type: tuple(sorted(ids, key=_by_number)) for server_type, ids in types.items()}
+
+
+def _by_number(server_id: str) -> list[tuple[str, int]]:
+    """Have chat-2 before chat-10: policies that count places place as pomelo does, whose files list them that way."""
+    parts = [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", server_id)]
+    return [*parts, (server_id, 0)]  # of chat-2 and chat-02 one is always the first
 
 
 def rendezvous(key: str, servers: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from support_handlers import Stage, virtual
 
 from handlers import App, AppError, Server, Session, policies, rendezvous
 from handlers.kit import Kit
-from handlers.members import Members
+from handlers.members import Member, Members
 
 CHATS = ("chat-1", "chat-2", "chat-3")
 
@@ -42,6 +42,24 @@ def test_pomelos_hash_gives_pomelos_vectors(uid: str, value: int, count: int, pl
     servers = tuple(f"chat-{number}" for number in range(count))
     assert policies.pomelo_hash(uid) == value
     assert policies.PomeloHash(Fixed()).pick(uid, True, servers) == servers[place]
+
+
+@virtual
+async def test_pomelos_hash_counts_servers_by_their_numbers_as_pomelos_files_list_them() -> None:
+    stage = Stage()
+    stage.app.route_by("chat", policies.PomeloHash)
+    async with stage.kit(chats=12) as kit:
+        members = kit.server("connector-1").members("chat")
+        assert [member.id for member in members] == [f"chat-{number}" for number in range(1, 13)]
+        client = await stage.bound(kit, "connector-1", "u1")
+        assert policies.pomelo_hash("u1") % 12 == 2
+        assert await served_by(stage, client, 1) == ["chat-3"]
+
+
+def test_ids_with_equal_numbers_have_an_order_too() -> None:
+    ids = ["a-2", "a-02", "a-b", "a", "a-2-10", "a-2-9", "10", "9"]
+    tables = [Members(Member(id=one, type="a") for one in order).ids("a") for order in (ids, ids[::-1])]
+    assert tables == [("9", "10", "a", "a-02", "a-2", "a-2-9", "a-2-10", "a-b")] * 2
 
 
 def test_pomelos_hash_takes_the_low_byte_of_each_utf_16_unit() -> None:
