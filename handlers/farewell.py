@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import math
 
-from handlers.frontend_sessions import FrontendSession, SessionService
+from handlers.frontend_sessions import SessionService
 
 __all__ = ["LAST_ANSWERS", "send_away"]
 
@@ -27,12 +27,7 @@ async def send_away(sessions: SessionService, rate: float, reason: str) -> None:
         for session in list(itertools.islice(staying, size)):
             session.leaving = reason
             if session.unanswered:
-                loop.call_later(LAST_ANSWERS, _kick, session, reason)
+                loop.call_later(LAST_ANSWERS, sessions.end, session, reason)
             else:
-                _kick(session, reason)
+                sessions.end(session, reason)
         await asyncio.sleep(size / rate)
-
-
-def _kick(session: FrontendSession, reason: str) -> None:
-    if not session.closed:
-        session.client.kick(reason)

@@ -80,6 +80,7 @@ class Frontend:
             user_gone=self._user_gone,
             was_bound=self._user_bound,
             was_unbound=lambda session, uid: self._run_hooks(self._on_unbind, session, uid),
+            finish=(self._schedulers or scheduler).finish,
         )
         self.remote = ChannelRemote(node, self.sessions)
         self.pushes = PushRemote(node, edge, self.sessions, self.remote.mirror, scheduler, self._schedulers)
@@ -189,8 +190,8 @@ class Frontend:
         verdict = rate.judge(session.id, asyncio.get_running_loop().time())
         if verdict is Verdict.REFUSE:
             self._refuse(session, request_id, route, 429, "too many messages")
-        elif verdict is Verdict.KICK and not session.closed:
-            session.client.kick("too many messages")
+        elif verdict is Verdict.KICK:
+            self.sessions.end(session, "too many messages")
         return verdict is not Verdict.PASS
 
     def _route(self, session: FrontendSession, handler: Handler, request_id: int, body: bytes) -> None:
@@ -325,8 +326,8 @@ class Frontend:
     def _answer(self, session: FrontendSession, request_id: int, body: bytes) -> None:
         self.scheduler.respond(session.client, request_id, body)
         session.unanswered -= 1
-        if session.leaving is not None and not session.unanswered and not session.closed:
-            session.client.kick(session.leaving)
+        if session.leaving is not None and not session.unanswered:
+            self.sessions.end(session, session.leaving)
 
     def _run_hooks(self, hooks: list[Callable[..., Any]], session: FrontendSession, uid: str | None) -> None:
         """Have hooks run that are told of a session, beside the requests."""

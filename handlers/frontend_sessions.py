@@ -95,7 +95,8 @@ class SessionService:
     Ids hold the frontend's incarnation, so that nothing meant for an earlier life's session reaches another client.
     ``sessions_changed(uid)`` is called when a uid has one more session here, or one less but still some,
     ``user_gone(uid)`` when it has lost its last, ``was_bound(session)`` when a session got a
-    uid, and ``was_unbound(session, uid)`` when one was unbound, not when it closed.
+    uid, and ``was_unbound(session, uid)`` when one was unbound, not when it closed. ``finish(client)`` hands over what
+    is scheduled for a client, before it is kicked.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class SessionService:
         user_gone: Callable[[str], None],
         was_bound: Callable[[FrontendSession], None],
         was_unbound: Callable[[FrontendSession, str], None],
+        finish: Callable[[Client], None],
     ) -> None:
         self.single_session = single_session
         self._ids = itertools.count((incarnation << 32) + 1)
@@ -116,6 +118,7 @@ class SessionService:
         self._user_gone = user_gone
         self._was_bound = was_bound
         self._was_unbound = was_unbound
+        self._finish = finish
         self._last_moment = 0.0
 
     def open(self, client: Client) -> FrontendSession:
@@ -159,7 +162,7 @@ class SessionService:
         self._was_bound(session)
         if self.single_session:
             for other in earlier:
-                other.client.kick("logged in elsewhere")
+                self.end(other, "logged in elsewhere")
 
     def unbind(self, session_id: int, uid: str | None) -> None:
         """Take the uid off a session. Raises NotFound when it is closed or not bound to that uid."""
@@ -169,17 +172,23 @@ class SessionService:
         self._unbind(session)
         self._was_unbound(session, uid)
 
+    def end(self, session: FrontendSession, reason: str) -> None:
+        """Kick a session's client, after all that was made for it before; one already gone is no matter."""
+        if not session.closed:
+            self._finish(session.client)
+            session.client.kick(reason)
+
     def kick(self, session_id: int, reason: str) -> None:
         """Close a session after telling its client; one already gone is success."""
         session = self._by_id.get(session_id)
         if session is not None:
-            session.client.kick(reason)
+            self.end(session, reason)
 
     def kick_uid(self, uid: str, reason: str) -> int:
         """Close every session of a uid on this frontend after telling the clients; returns how many there were."""
         kicked = list(self.by_uid.get(uid, ()))
         for session in kicked:
-            session.client.kick(reason)
+            self.end(session, reason)
         return len(kicked)
 
     def bound(self) -> Iterator[FrontendSession]:

@@ -165,7 +165,7 @@ class Residents:
         if self.single_session:
             for session in list(self._sessions.by_uid.get(uid, ())):
                 if session.bound_at <= until:
-                    session.client.kick("logged in elsewhere")
+                    self._sessions.end(session, "logged in elsewhere")
 
     def displace(self, frontend_id: str, uid: str, until: float) -> None:
         """Have another frontend do so. Raises Unavailable or NotFound."""

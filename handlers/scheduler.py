@@ -23,6 +23,9 @@ class PushScheduler(Protocol):
     def respond(self, client: Client, request_id: int, body: bytes) -> None:
         """Schedule the answer to a client's request."""
 
+    def finish(self, client: Client) -> None:
+        """Hand over now what is scheduled for a client that is about to be kicked."""
+
     def forget(self, client: Client) -> None:
         """Drop what is scheduled for a client that is gone."""
 
@@ -40,6 +43,9 @@ class DirectScheduler:
     def respond(self, client: Client, request_id: int, body: bytes) -> None:
         """Hand the answer to the client."""
         client.respond(request_id, body)
+
+    def finish(self, client: Client) -> None:
+        """Nothing is ever kept."""
 
     def forget(self, client: Client) -> None:
         """Nothing is ever kept."""
@@ -69,6 +75,10 @@ class BufferedScheduler:
     def respond(self, client: Client, request_id: int, body: bytes) -> None:
         """Keep the answer for the client."""
         self._keep(client, partial(client.respond, request_id, body))
+
+    def finish(self, client: Client) -> None:
+        """Hand over what is kept for a client."""
+        _hand_over(self._waiting.pop(client, []))
 
     def forget(self, client: Client) -> None:
         """Drop what is kept for a client."""
@@ -122,6 +132,11 @@ class Schedulers:
     def push(self, clients: Group, frame: Any, route: str, options: Any) -> None:
         """Schedule one frame for many clients by the scheduler that the app picks for its route and options."""
         self._picked(route, options).push(clients, frame)
+
+    def finish(self, client: Client) -> None:
+        """Hand over what any of them has scheduled for a client."""
+        for scheduler in self._named.values():
+            scheduler.finish(client)
 
     def forget(self, client: Client) -> None:
         """Drop what any of them has scheduled for a client that is gone."""

@@ -91,6 +91,18 @@ async def test_what_is_kept_for_a_client_that_is_gone_is_dropped() -> None:
 
 
 @virtual
+async def test_what_is_kept_for_a_client_that_is_finished_goes_at_once_and_for_others_in_time() -> None:
+    scheduler, one, two = BufferedScheduler(1), Ears(), Ears()
+    scheduler.push(Each([one, two]), "a")
+    scheduler.respond(one, 1, b"{}")
+    scheduler.finish(one)
+    scheduler.finish(one)
+    assert (one.heard, two.heard) == (["a", (1, b"{}")], [])
+    await elapse(2)
+    assert (one.heard, two.heard) == (["a", (1, b"{}")], ["a"])
+
+
+@virtual
 async def test_closing_hands_over_what_is_left_and_keeps_nothing_more() -> None:
     scheduler, one = BufferedScheduler(1), Ears()
     scheduler.push(Each([one]), "a")

@@ -136,3 +136,16 @@ def test_schedulers_are_declared_once_and_default_is_always_there() -> None:
             app.scheduler(name, interval=interval)
     with pytest.raises(AppError, match="the function that picks a push scheduler is declared twice"):
         app.pick_scheduler(lambda route, options: "slow")
+
+
+@virtual
+async def test_a_client_that_is_kicked_gets_what_was_pushed_to_it_before() -> None:
+    stage = chosen_stage([])
+    async with stage.kit(settings=Settings(push_interval=10)) as kit:
+        ada = await stage.bound(kit, "connector-1", "ada")
+        room = await room_of(kit, "ada")
+        room.push("onSlow", 1, options={"by": "slow"})
+        room.push("onDefault", 2)
+        await kit.server("chat-1").sessions.kick_by_uid("connector-1", "ada", "enough")
+        assert ada.kicked == "enough"
+        assert sorted(ada.pushes) == [("onDefault", 2), ("onSlow", 1)]
