@@ -34,6 +34,7 @@ COMMON: dict[str, Any] = {
     "num_cpus": float,
     "settings": dict[str, Any],
     "waiting": int,
+    "link_queue": int,
     "weight": Weight | list[Weight],
 }
 LISTENER: dict[str, Any] = {
@@ -61,7 +62,7 @@ LISTENER: dict[str, Any] = {
 LIMITS = ("heartbeat", "handshake_timeout", "message_size", "outgoing", "connections", "handshakes")
 NOT_OVER_UDP = ("dictionary", "origins", "tls", "trusted_proxies", "web")
 """A dictionary makes answers that are larger than strangers may be sent, see gateway/datagram.py."""
-SETTINGS = ("waiting", "single_session", "push_interval", "forward_timeout", "rate")
+SETTINGS = ("waiting", "link_queue", "single_session", "push_interval", "forward_timeout", "rate")
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
 
 

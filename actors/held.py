@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from actors.pending import Pending
-from actors.stream import QUEUE, Stream, pack_entry
-from handlers.errors import Unavailable
+from actors.stream import Stream, pack_entry
 from handlers.link import FIND, FORWARD, RPC, Done, Entry
+from handlers.settings import LINK_QUEUE
 
 __all__ = ["HELD", "HELD_KINDS", "Held", "HeldEntry"]
 
@@ -34,7 +34,7 @@ class Held:
     ``pending`` takes the requests among them when they are sent. Times are the loop's, in seconds.
     """
 
-    def __init__(self, pending: Pending, *, room: int = QUEUE) -> None:
+    def __init__(self, pending: Pending, *, room: int = LINK_QUEUE) -> None:
         self.awaited = 0
         """The incarnation of the peer from which on they may go."""
         self.bytes = 0
@@ -52,7 +52,7 @@ class Held:
         """
         packed = pack_entry(entry)
         if self.bytes + len(packed) > self._room and self._entries:
-            raise Unavailable(f"{self._pending.peer} is busy")
+            raise self._pending.busy()
         self.bytes += len(packed)
         session_id = entry[3] if entry[0] == FORWARD else 0
         until = min(now + HELD, deadline)

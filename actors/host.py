@@ -82,7 +82,7 @@ class Host:
         self._metrics = metrics
         self._monitor: Monitor | None = None
         self._members = Members()
-        self._links = Links(self._members, connect)
+        self._links = Links(self._members, connect, queue=spec.settings.link_queue)
         self._node: Node | None = None
         self._edge: ClientEdge | None = None
         self._member: Member | None = None
@@ -381,7 +381,7 @@ class Host:
         await self._links.close()
         self._node = self._edge = self._member = self._monitor = None
         self._open = False
-        self._links = Links(self._members, self._connect)
+        self._links = Links(self._members, self._connect, queue=self.spec.settings.link_queue)
 
     def _client_host(self) -> str:
         if self.spec.advertise:

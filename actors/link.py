@@ -60,13 +60,11 @@ class Link:
     an answer that comes after a new beginning finds nobody.
     """
 
-    def __init__(
-        self, own: str, peer: str, way: Way, *, tokens: Iterator[int], ids: Iterator[int], logic: Logic
-    ) -> None:
+    def __init__(self, own: str, peer: str, way: Way, *, stream: Stream, ids: Iterator[int], logic: Logic) -> None:
         self.peer = peer
         self.state = LinkState.CONNECTING
         self.unresponsive = False
-        self.stream = Stream(own, tokens)
+        self.stream = stream
         self.calls = 0
         self._own = own
         self._way = way
@@ -199,6 +197,7 @@ class Link:
             "calls": self.calls,
             "carriers": self.stream.carriers,
             "entries": self.stream.entries,
+            "refused": self._pending.refused,
         }
 
     # -- a peer that is restarted on purpose
@@ -207,7 +206,7 @@ class Link:
         """Keep what the peer would have to work on back until it is there in a later life than this. Twice is once."""
         if self.stream.oldest >> LIFE <= incarnation and not self._closed:
             if self._held is None:
-                self._held = Held(self._pending)
+                self._held = Held(self._pending, room=self.stream.queue)
             self._held.awaited = incarnation + 1
 
     def resume(self, incarnation: int) -> None:
@@ -237,7 +236,7 @@ class Link:
             if full.vital:
                 # What cannot be refused cannot be carried either: the two sides would no longer agree.
                 self._go_down("its queue and reserve are full")
-            raise Unavailable(f"{self.peer} is busy") from None
+            raise self._pending.busy() from None
         if not self._woken and self._idle:
             self._wake()
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.link import Link
-from actors.stream import LIFE, Carrier
+from actors.stream import LIFE, Carrier, Stream
 from actors.way import Logic, Way
 from handlers.link import Entry
 from handlers.link import Link as LinkInterface
 from handlers.members import RESTARTING, Members
+from handlers.settings import LINK_QUEUE
 
 __all__ = ["Links"]
 
@@ -26,12 +27,13 @@ class Links:
     """A server's links by the peer's id, made when first needed (handlers.link.Links).
 
     ``connect(peer)`` returns the way to a peer. ``begin`` says who this server is in this life, before which
-    calls of peers are turned away.
+    calls of peers are turned away. ``queue``: bytes that may wait for one peer.
     """
 
-    def __init__(self, members: Members, connect: Callable[[str], Way]) -> None:
+    def __init__(self, members: Members, connect: Callable[[str], Way], *, queue: int = LINK_QUEUE) -> None:
         self._members = members
         self._connect = connect
+        self._queue = queue
         self._links: dict[str, Link] = {}
         self._own = ""
         self._tokens: Iterator[int]
@@ -137,7 +139,7 @@ class Links:
             self._own,
             peer,
             self._connect(peer),
-            tokens=self._tokens,
+            stream=Stream(self._own, self._tokens, queue=self._queue),
             ids=self._ids,
             logic=self._logic,
         )

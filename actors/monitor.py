@@ -49,6 +49,7 @@ METRICS = (
     Metric("pummelo_link_calls", Kind.COUNTER, ("peer",), "actor calls made to another server"),
     Metric("pummelo_link_carriers", Kind.COUNTER, ("peer",), "batches of entries that went to another server"),
     Metric("pummelo_link_entries", Kind.COUNTER, ("peer",), "entries in them"),
+    Metric("pummelo_link_refused", Kind.COUNTER, ("peer",), "what was refused since too much waits for another server"),
     Metric("pummelo_lag_seconds", Kind.GAUGE, (), "how late the server's event loop is, smoothed"),
     Metric("pummelo_channels", Kind.GAUGE, (), "channels that live on the server"),
     Metric("pummelo_channel_members", Kind.GAUGE, (), "members of them, one at two frontends counted twice"),
@@ -150,7 +151,10 @@ class Monitor:
             peer = (link["peer"],)
             readings += [
                 Reading("pummelo_link_queue_bytes", link["queued_bytes"], peer),
-                *(Reading(f"pummelo_link_{what}", link[what], peer) for what in ("calls", "carriers", "entries")),
+                *(
+                    Reading(f"pummelo_link_{what}", link[what], peer)
+                    for what in ("calls", "carriers", "entries", "refused")
+                ),
             ]
         return readings
 

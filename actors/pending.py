@@ -2,6 +2,7 @@
 
 import logging
 
+from handlers.errors import Unavailable
 from handlers.link import Done
 
 __all__ = ["Pending"]
@@ -20,7 +21,14 @@ class Pending(dict[int, tuple[Done, float]]):
         self.unavailable = f"{peer} is unavailable".encode()
         """What says that the peer is not there."""
         self.peer = peer
+        self.refused = 0
+        """How many entries found no room on their way to the peer."""
         self._own = own
+
+    def busy(self) -> Unavailable:
+        """Count an entry that finds no room, and return the error that says so."""
+        self.refused += 1
+        return Unavailable(f"{self.peer} is busy")
 
     def settle(self, request_id: int, code: int, payload: bytes) -> None:
         """Hand an answer over; one that nobody waits for any more is dropped."""

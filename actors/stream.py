@@ -18,17 +18,16 @@ from typing import NamedTuple
 import msgpack
 
 from handlers.link import Entry
+from handlers.settings import LINK_QUEUE
 
-__all__ = ["BATCH", "LIFE", "QUEUE", "RESERVE", "Carrier", "QueueFull", "Stream", "Verdict", "pack_entry"]
+__all__ = ["BATCH", "LIFE", "RESERVE", "Carrier", "QueueFull", "Stream", "Verdict", "pack_entry"]
 
 BATCH = 90_000
 """Bytes of entries after which a carrier is full: up to 100 KB go with a Ray call, more by way of its object store."""
-QUEUE = 64 << 20
-"""Bytes of entries that may wait for the peer."""
 LIFE = 24
 """Bits of a token below the incarnation: the beginnings of one life."""
 RESERVE = 8 << 20
-"""Bytes beyond ``QUEUE`` for answers and the state of sessions and channels, which cannot be refused."""
+"""Bytes beyond the bound for answers and the state of sessions and channels, which cannot be refused."""
 _packer = msgpack.Packer(autoreset=True)
 _FIVE = _packer.pack_array_header(5)
 
@@ -79,10 +78,11 @@ class Stream:
     """A server's half of its conversation with one peer. It does no I/O and knows no time but what it is told.
 
     ``tokens`` gives the next token of this server; it is shared by all of the server's streams, so that none that is
-    made anew for a peer begins where an earlier one began.
+    made anew for a peer begins where an earlier one began. ``queue``: bytes of entries that may wait for the peer;
+    ``reserve``: those beyond for what cannot be refused.
     """
 
-    def __init__(self, own: str, tokens: Iterator[int], *, queue: int = QUEUE, reserve: int = RESERVE) -> None:
+    def __init__(self, own: str, tokens: Iterator[int], *, queue: int = LINK_QUEUE, reserve: int = RESERVE) -> None:
         self.token = next(tokens)
         self._tokens = tokens
         self.peer_token = 0
@@ -97,7 +97,7 @@ class Stream:
         self.gap_since: float | None = None
         """When the first carrier came whose predecessor is missing; None while none is."""
         self._own = msgpack.packb(own)
-        self._queue = queue
+        self.queue = queue
         self._reserve = reserve
         self._waiting: deque[bytes] = deque()
         self._sent = 0
@@ -110,7 +110,7 @@ class Stream:
         """Queue an entry. Raises QueueFull, and TypeError for an entry that msgpack cannot pack."""
         packed = pack_entry(entry)
         queued = self.queued + len(packed)
-        room = self._queue + (self._reserve if vital else 0)
+        room = self.queue + (self._reserve if vital else 0)
         if queued > room and (vital or self.queued):
             raise QueueFull(vital=vital)
         self.queued = queued

@@ -135,7 +135,7 @@ class Node:
         self._table = self._entry_table()
         self._rebuild: Rebuild | None = None
         if restarted:
-            self._rebuild = Rebuild(member.id, self.apply)
+            self._rebuild = Rebuild(member.id, self.apply, room=settings.link_queue)
             self._table |= {kind: self._held_back(kind, self._rebuild) for kind in WAITING_KINDS}
 
     # -- life
@@ -374,7 +374,7 @@ class Node:
 
         def late() -> None:
             if not answer.done():
-                answer.set_exception(TimedOut(f"{what}: no answer within {limit:g} s"))
+                answer.set_exception(TimedOut(f"{what}: no answer within {limit:.4g} s"))
 
         timer = loop.call_later(limit, late)
         try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from handlers.errors import Unavailable
 from handlers.link import CLOSED, FORWARD, RPC, Entry, Link
+from handlers.settings import LINK_QUEUE
 
 __all__ = ["WAITING_KINDS", "Rebuild"]
 
@@ -22,15 +23,17 @@ LIMIT = 5.0
 """Seconds after which it serves with the members that it knows by then; others are taken in when they are told."""
 GRACE = 1.0
 """Seconds that a frontend whose link is down has to come back; longer than a link that only broke takes."""
-ROOM = 64 << 20
-"""Bytes that may wait, as many as one link holds."""
 
 
 class Rebuild:
-    """Holds entries until every living frontend has told what it knows; ``apply`` takes them then."""
+    """Holds entries until every living frontend has told what it knows; ``apply`` takes them then.
 
-    def __init__(self, server_id: str, apply: Callable[[Link, Entry], None]) -> None:
+    ``room``: bytes that may wait, as many as on one link.
+    """
+
+    def __init__(self, server_id: str, apply: Callable[[Link, Entry], None], *, room: int = LINK_QUEUE) -> None:
         self._server_id = server_id
+        self._room = room
         self._apply = apply
         self._waiting: list[tuple[Link, Entry]] = []
         self._bytes = 0
@@ -42,7 +45,7 @@ class Rebuild:
     def hold(self, link: Link, entry: Entry) -> None:
         """Keep an entry of another server. Raises Unavailable when there is no room."""
         size = sum(len(field) for field in entry if isinstance(field, bytes))
-        if self._bytes + size > ROOM:
+        if self._bytes + size > self._room:
             raise Unavailable(f"{self._server_id} is busy")
         self._bytes += size
         self._waiting.append((link, entry))

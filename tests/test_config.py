@@ -228,10 +228,11 @@ def test_weights_are_one_for_the_type_or_one_for_each_server_and_the_rate_is_a_s
             servers:
               gate: {frontend: true, rate: 2.5}
               chat: {count: 2, weight: [1, 3]}
-              area: {count: 2, weight: 2}
+              area: {count: 2, weight: 2, link_queue: 1000}
             """,
         )
     )
+    assert [server.settings.link_queue for server in game.servers] == [64 << 20] * 3 + [1000] * 2
     assert [server.weight for server in game.servers] == [1, 1, 3, 2, 2]
     assert [server.settings.rate for server in game.servers] == [2.5, 0, 0, 0, 0]
 

@@ -149,3 +149,29 @@ async def test_a_global_error_handler_whose_answer_is_no_json_is_500_and_a_notif
         client = await kit.connect("connector-1")
         client.notify("area.stage.echo")
         assert await client.request("area.stage.echo") == INTERNAL
+
+
+@virtual
+async def test_a_route_that_is_not_there_is_404_before_any_filter_or_error_handler_is_asked() -> None:
+    stage, asked = Stage(), list[str]()
+
+    def before(request: Request, server: Server) -> None:
+        asked.append(f"before {request.route}")
+
+    def after(request: Request, reply: Reply, server: Server) -> None:
+        asked.append(f"after {request.route}")
+
+    def answer(error: Exception, request: Request, server: Server) -> Any:
+        asked.append(f"error {request.route}")
+
+    stage.app.global_before(before)
+    stage.app.global_after(after)
+    stage.app.on_global_error(answer)
+    stage.app.on_error(answer)
+    async with stage.kit() as kit:
+        client = await kit.connect("connector-1")
+        for route in ("chat.stage.nothing", "moon.stage.echo", "chat", "connector.stage.nothing"):
+            assert await client.request(route) == {"code": 404, "message": f"no such route: {route}"}
+        assert asked == []
+        assert await client.request("chat.stage.echo", 1) == 1
+        assert asked == ["before chat.stage.echo", "after chat.stage.echo"]

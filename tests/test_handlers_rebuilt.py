@@ -13,7 +13,8 @@ from handlers.channels import Channel
 from handlers.errors import HandlerError
 from handlers.kit import Kit, KitClient, run
 from handlers.link import FORWARD, MIRROR, MIRRORED
-from handlers.rebuild import GRACE, LIMIT, ROOM
+from handlers.rebuild import GRACE, LIMIT
+from handlers.settings import LINK_QUEUE
 
 
 class Stage:
@@ -307,7 +308,7 @@ def test_what_waits_is_bounded_and_answered_when_the_server_stops_before_it_serv
             await kit.settle()
             answers: list[int] = []
             link = kit.nodes["connector-1"].links.to("chat-1")
-            for body in (b"x" * ROOM, b"x", b""):
+            for body in (b"x" * LINK_QUEUE, b"x", b""):
                 fields = ("chat.room.members", 7, "ann", b"", body)
                 link.request(FORWARD, fields, 30, lambda code, payload: answers.append(code))
             await kit.settle()

@@ -210,6 +210,7 @@ async def test_frontends_that_are_lost_cut_off_or_take_no_clients_are_not_handed
     ("wrong", "said"),
     [
         ({"waiting": 0}, "waiting must be at least 1"),
+        ({"link_queue": 0}, "link_queue must be at least 1"),
         ({"push_interval": -1}, "push_interval must be a number"),
         ({"forward_timeout": 0}, "forward_timeout must be a positive number"),
     ],

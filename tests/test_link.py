@@ -476,6 +476,7 @@ def test_a_full_queue_answers_busy_and_a_full_reserve_begins_anew(monkeypatch: p
         link.send(NOTE, (b"x" * (5 << 20),), vital=True)
         with pytest.raises(Unavailable, match="b is busy"):
             link.send(NOTE, (b"x" * (8 << 20),), vital=True)
+        assert link.describe()["refused"] == 2
         assert one.lost == ["b"]
         assert (await in_flight)[0] == 503
 

@@ -154,6 +154,7 @@ def test_what_waits_is_bounded_in_bytes_and_more_is_refused_as_busy() -> None:
         link.send(FORWARD, ("b.test.echo", 7, "uid", b"x" * (60 << 20), 1))
         with pytest.raises(Unavailable, match="b is busy"):
             link.send(FORWARD, ("b.test.echo", 7, "uid", b"x" * (5 << 20), 2))
+        assert link.describe()["refused"] == 1
         # What is no work for it goes on as ever.
         link.send(CLOSED, (8, "uid", b"", "client closed"))
         again = await next_life(network, 3)

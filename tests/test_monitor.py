@@ -18,7 +18,7 @@ from handlers.members import Member
 KNOWN = {metric.name: metric for metric in METRICS}
 EXPORTED = {f"ray_{metric.name}{'_total' * (metric.kind is Kind.COUNTER)}": metric for metric in METRICS}
 """The metrics by the names that Ray gives them for Prometheus."""
-LINK = {"peer": "chat-1", "queued_bytes": 0, "calls": 3, "carriers": 4, "entries": 9}
+LINK = {"peer": "chat-1", "queued_bytes": 0, "calls": 3, "carriers": 4, "entries": 9, "refused": 2}
 
 
 class Published:
@@ -69,6 +69,7 @@ async def test_a_server_is_read_once_an_interval_whatever_it_has_to_do_and_every
         assert values["pummelo_requests", ("client", "chat.talk.say", "418")] == 1
         assert values["pummelo_request_seconds_bucket", ("client", "+Inf")] == 3
         assert values["pummelo_link_entries", ("chat-1",)] == 9
+        assert values["pummelo_link_refused", ("chat-1",)] == 2
         assert values["pummelo_incarnation", ()] == 7
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[RunningGame]:
     """A game whose servers are killed."""
-    with RunningGame(GAME, sets=["connector.count=1"]) as running:
+    with RunningGame(GAME, sets=["connector.count=1", "connector.link_queue=100000"]) as running:
         yield running
 
 
@@ -102,6 +102,26 @@ def test_a_stopped_backend_is_refused_within_six_seconds_and_well_again_when_it_
                 os.kill(pid, signal.SIGCONT)
             assert await in_flight == {"number": 1}
             assert await serves_again(client, 10) == pid
+
+    asyncio.run(scenario())
+
+
+def test_what_finds_the_queue_to_a_stopped_backend_full_is_answered_503_at_once_and_what_waits_is_served_later(
+    fragile: RunningGame,
+) -> None:
+    async def scenario() -> None:
+        async with PomeloClient(fragile.urls["connector-1"]) as client:
+            pid = await logged_in(client, uid_on("area-1", "busy"))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                # The first goes with a call, which does not come back; the next waits, and leaves no room for a third.
+                sent = [await client.send_request("area.test.echo", {"text": "x" * 60_000}) for _ in range(3)]
+                async with asyncio.timeout(3):
+                    assert await sent.pop() == {"code": 503, "message": "area-1 is busy"}
+                assert not any(answer.done() for answer in sent)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert [(await answer)["pid"] for answer in sent] == [pid, pid]
 
     asyncio.run(scenario())
 
