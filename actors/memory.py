@@ -15,11 +15,13 @@ def spare_the_collector() -> None:
     """Take what is there after a boot out of the garbage collector's sight, and have it look less often.
 
     Ray alone has some 200,000 objects that live for ever; looking through them again and again took a quarter of a busy
-    server's time. Neither requests nor connections leave cycles, so little is left to be found; a game's own are found
-    after two million objects at most.
+    server's time. Neither requests nor connections leave cycles, so little is left to be found. A game's own are looked
+    for among all that came since once there are two million objects more, if that is a quarter of all.
     """
     gc.collect()
     gc.freeze()
+    # It looks at everything only where what is new is a quarter of what it saw the last time, which was all of that.
+    gc.collect()
     gc.set_threshold(20_000, 10, 10)
 
 

@@ -43,6 +43,10 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+# Who is above a connection that is gone.
+_NOBODY = asyncio.Protocol()
+
+
 class Tls(asyncio.Transport, asyncio.Protocol):
     """The server's side of one TLS connection: a protocol to its socket, a transport to the protocol above.
 
@@ -88,8 +92,9 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note that the socket is gone."""
-        self._above.connection_lost(error)
+        """Note that the socket is gone, and let go of who is above, who holds this."""
+        above, self._above = self._above, _NOBODY
+        above.connection_lost(error)
 
     # The side of the protocol above: see asyncio.Transport.
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+import trustme
 from test_gateway_kit import ACK, HELLO, LOOPS, MASK, UPGRADE, Recorder, Served, client_frame, raw, run, serving, until
 
 from gateway import Client, HandshakeReply, HandshakeRequest, Limits, Message, PackageType, encode_package
 
 TIMES = 20
+AUTHORITY = trustme.CA()
+SERVING = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+AUTHORITY.issue_cert("localhost").configure_cert(SERVING)
+TRUSTING = ssl.create_default_context()
+AUTHORITY.configure_trust(TRUSTING)
 Visit = Callable[[Served], Awaitable[None]]
 
 
@@ -137,7 +144,28 @@ async def datagrams(served: Served) -> None:
             pass
 
 
+async def tls(served: Served) -> None:
+    async with raw(served.port, tls=TRUSTING) as one:
+        await one.shake_hands()
+        one.send(ACK + encode_package(PackageType.DATA, b"\x02\x01a{}"))
+        assert b"seen enough" in await one.rest()
+
+
+async def tls_http(served: Served) -> None:
+    async with raw(served.port, tls=TRUSTING) as one:
+        one.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in await one.rest()
+
+
+async def tls_half(served: Served) -> None:
+    async with raw(served.port) as one:
+        one.send(b"\x16\x03\x01")
+        await until(lambda: served.listener._hub is not None and served.listener._hub.guests)
+
+
+OVER_TLS = (tls, tls_http, tls_half)
 VISITS = [
+    *OVER_TLS,
     plain,
     kicked,
     garbage,
@@ -165,7 +193,9 @@ def uncollected() -> Iterator[None]:
 def left() -> Counter[str]:
     """Count the gateway's objects, by class."""
     kinds = (type(one) for one in gc.get_objects())
-    return Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith(("gateway.", "websockets.")))
+    return Counter(
+        kind.__name__ for kind in kinds if str(kind.__module__).startswith(("gateway.", "websockets.", "ssl", "_ssl"))
+    )
 
 
 @pytest.mark.parametrize("visit", VISITS, ids=[visit.__name__ for visit in VISITS])
@@ -176,7 +206,8 @@ def test_nothing_of_a_connection_is_left_to_the_garbage_collector(
 ) -> None:
     async def scenario() -> None:
         limits = Limits(handshake_timeout=5)
-        async with serving(Holder(), limits=limits, udp=visit is datagrams) as served:
+        context = SERVING if visit in OVER_TLS else None
+        async with serving(Holder(), limits=limits, udp=visit is datagrams, tls=context) as served:
             hub = served.listener._hub
             assert hub is not None
             await visit(served)
