@@ -57,6 +57,8 @@ class Caller:
 
     async def rpc_call(self, call: RpcCall, end: float) -> bytes:
         """Run a call on a server, until ``end`` at most; returns the packed result."""
+        if end <= asyncio.get_running_loop().time():
+            raise TimedOut(f"{call.route}: no time is left for it")
         if self._before or self._after:
             return await self._filtered(call, end)
         return await self._sent(call, end)

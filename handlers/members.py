@@ -61,14 +61,14 @@ class Members:
         return before - set(self._by_id)
 
     def ids(self, server_type: str) -> tuple[str, ...]:
-        """Return the ids of a type's servers that take new work, sorted: all but those that are drained.
+        """Return the ids of a type's servers that take new work, by their numbers: all but those that are drained.
 
         Those that are down for a moment, or restarting, keep their place.
         """
         return self._workers.get(server_type, ())
 
     def all_ids(self, server_type: str) -> tuple[str, ...]:
-        """Return the ids of all of a type's servers, sorted, those that are drained too: pushes go on."""
+        """Return the ids of all of a type's servers, by their numbers, those that are drained too: pushes go on."""
         return self._by_type.get(server_type, ())
 
     def of(self, server_type: str) -> list[Member]:

@@ -79,7 +79,8 @@ class Rendezvous(Policy):
 class PomeloHash(Policy):
     """pomelo's ``def``: the uid's crc32 modulo the number of servers; sessions without uid go to the first.
 
-    pomelo counts in the order in which servers joined, which changes with every start; here it is the order of ids.
+    pomelo counts in the order in which servers joined, which changes with every start; here it is the order of ids,
+    chat-2 before chat-10.
     """
 
     sticky = True

@@ -45,7 +45,7 @@ class Rebuild:
     def hold(self, link: Link, entry: Entry) -> None:
         """Keep an entry of another server. Raises Unavailable when there is no room."""
         size = sum(len(field) for field in entry if isinstance(field, bytes))
-        if self._bytes + size > self._room:
+        if self._bytes + size > self._room and self._waiting:
             raise Unavailable(f"{self._server_id} is busy")
         self._bytes += size
         self._waiting.append((link, entry))

@@ -199,11 +199,11 @@ class Target:
         for left in range(self._retries, -1, -1):
             try:
                 call = await self._begun(route, packed, end, failed if self._elsewhere else ())
-                failed.add(call.server_id)
+                failed.add(call.server_id)  # also where a filter sends it on: it would do so again
                 try:
                     return await self._port.rpc_call(call, end)
                 finally:
-                    failed.add(call.server_id)  # where a filter may have sent it instead
+                    failed.add(call.server_id)
             except Unavailable:
                 if not left or now() + pause >= end:
                     raise

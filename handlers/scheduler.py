@@ -165,4 +165,8 @@ class Schedulers:
 
 def _hand_over(kept: list[Callable[[], None]]) -> None:
     for hand_over in kept:
-        hand_over()
+        try:
+            hand_over()
+        except Exception:
+            # An answer that is too large, say: what waits behind it, and for others, is not lost with it.
+            logger.exception("a message that waited for its client is lost")

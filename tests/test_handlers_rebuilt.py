@@ -14,7 +14,7 @@ from handlers.errors import HandlerError
 from handlers.kit import Kit, KitClient, run
 from handlers.link import FORWARD, MIRROR, MIRRORED
 from handlers.rebuild import GRACE, LIMIT
-from handlers.settings import LINK_QUEUE
+from handlers.settings import Settings
 
 
 class Stage:
@@ -47,8 +47,8 @@ class Stage:
             names = server.channels.names()
             self.seen.append((server.id, {name: sorted(server.channels.get(name).members()) for name in names}))
 
-    def kit(self) -> Kit:
-        return Kit(self.app, frontends={"connector": 2}, backends={"chat": 1})
+    def kit(self, settings: Settings | None = None) -> Kit:
+        return Kit(self.app, frontends={"connector": 2}, backends={"chat": 1}, settings=settings)
 
 
 async def entered(kit: Kit, number: int, uid: str) -> KitClient:
@@ -298,21 +298,22 @@ def test_a_frontend_that_dies_while_a_server_is_rebuilt_has_no_member_there() ->
     run(scenario())
 
 
-def test_what_waits_is_bounded_and_answered_when_the_server_stops_before_it_serves() -> None:
+@pytest.mark.parametrize(("first", "refused"), [(1000, 1), (1001, 2)])  # the first is taken, whatever its size
+def test_what_waits_is_bounded_and_answered_when_the_server_stops_before_it_serves(first: int, refused: int) -> None:
     async def scenario() -> None:
         stage = Stage()
-        async with stage.kit() as kit:
+        async with stage.kit(Settings(link_queue=1000)) as kit:
             kit.lose("chat-1")
             silent(kit, 2)
             revived = asyncio.create_task(kit.revive("chat-1"))
             await kit.settle()
             answers: list[int] = []
             link = kit.nodes["connector-1"].links.to("chat-1")
-            for body in (b"x" * LINK_QUEUE, b"x", b""):
+            for body in (b"x" * first, b"x", b""):
                 fields = ("chat.room.members", 7, "ann", b"", body)
                 link.request(FORWARD, fields, 30, lambda code, payload: answers.append(code))
             await kit.settle()
-            assert answers == [503]
+            assert answers == [503] * refused
             await kit.nodes["chat-1"].stop(0)
             await kit.settle()
             assert answers == [503, 503, 503]

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from support_handlers import Stage, elapse, virtual
 
 from handlers import Server, Session
@@ -100,6 +101,28 @@ async def test_what_is_kept_for_a_client_that_is_finished_goes_at_once_and_for_o
     assert (one.heard, two.heard) == (["a", (1, b"{}")], [])
     await elapse(2)
     assert (one.heard, two.heard) == (["a", (1, b"{}")], ["a"])
+
+
+@virtual
+async def test_what_cannot_be_handed_over_is_logged_and_takes_nothing_else_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scheduler, one, two = BufferedScheduler(1), Ears(), Ears()
+
+    def refuse(request_id: int, body: bytes) -> None:
+        raise ValueError("too large an answer")
+
+    one.respond = refuse  # type: ignore[method-assign]
+    scheduler.push(Each([one]), "a")
+    scheduler.respond(one, 1, b"large")
+    scheduler.push(Each([one, two]), "b")
+    await elapse(2)
+    assert (one.heard, two.heard) == (["a", "b"], ["b"])
+    assert "ValueError: too large an answer" in caplog.text
+    scheduler.respond(one, 1, b"large")
+    scheduler.push(Each([one]), "c")
+    scheduler.finish(one)
+    assert one.heard == ["a", "b", "c"]
 
 
 @virtual

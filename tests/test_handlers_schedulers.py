@@ -149,3 +149,15 @@ async def test_a_client_that_is_kicked_gets_what_was_pushed_to_it_before() -> No
         await kit.server("chat-1").sessions.kick_by_uid("connector-1", "ada", "enough")
         assert ada.kicked == "enough"
         assert sorted(ada.pushes) == [("onDefault", 2), ("onSlow", 1)]
+
+
+@virtual
+async def test_a_login_that_ends_an_earlier_one_leaves_it_what_was_pushed_to_it_before() -> None:
+    stage = Stage()
+    async with stage.kit(settings=Settings(push_interval=10, single_session=True)) as kit:
+        first = await stage.bound(kit, "connector-1", "ada")
+        room = await room_of(kit, "ada")
+        room.push("onWord", 1)
+        await stage.bound(kit, "connector-1", "ada")
+        assert first.kicked == "logged in elsewhere"
+        assert first.pushes == [("onWord", 1)]
