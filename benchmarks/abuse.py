@@ -17,8 +17,7 @@ the others, of all rounds. Behind its ratio to the quiet one stands between what
 as many rounds. The bound on it is not held against what does no harm, nor against a crowd that never ends: on two CPUs
 the client waits longer beside that if it is the third party's than if it is the game's.
 
-``--slower N``: the attacker's pauses are N times as long. A crowd does not come that much slower, for its connections
-take time of their own.
+``--slower N``: the attacker's pauses are N times as long, but for a crowd that connects.
 
 ``--apart`` gives the attacker the last CPU to itself, as if it had a machine of its own: it takes nothing from the
 servers, the third party and the client, which share the other CPUs, but what it makes them do; and it is as fast as it
@@ -84,14 +83,18 @@ class Connector:
 
 
 class ThirdParty(asyncio.Protocol):
-    """Takes everything, says nothing, and closes the oldest of its connections when they are too many, as we do."""
+    """Takes everything and says nothing.
 
-    most = Limits().handshakes
+    As we do it closes connections that have not finished a handshake in time, and the oldest when they are too many.
+    """
+
+    limits = Limits()
     kept: ClassVar[dict["ThirdParty", asyncio.Transport]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.kept[self] = cast("asyncio.Transport", transport)
-        if len(self.kept) > self.most:
+        asyncio.get_running_loop().call_later(self.limits.handshake_timeout, transport.close)
+        if len(self.kept) > self.limits.handshakes:
             self.kept.pop(next(iter(self.kept))).abort()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -5,7 +5,8 @@
 At its end it prints what it did, as JSON: how many connections it ``opened``, how many of them the other side
 ``closed``, and how many ``writes`` it made. Its connections end with its process.
 
-``--slower N``: its pauses are N times as long. Without ``--cpu`` it gets the time that all others leave, on every CPU.
+``--slower N``: its pauses are N times as long, but for a crowd that connects. Without ``--cpu`` it gets the time that
+all others leave, on every CPU.
 """
 
 import argparse
@@ -295,7 +296,7 @@ async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
             with contextlib.suppress(OSError):
                 # From many addresses, for each has ports for some ten thousand only.
                 held.append(await opened(first, f"127.0.0.{2 + TALLY.opened % 200}"))
-        await pause(0.01)
+        await asyncio.sleep(0.01)
 
 
 def end() -> None:
