@@ -3,16 +3,22 @@
 Each entry sits in the bucket of its next deadline and in no other. Deadlines mostly move away (a client was heard, a
 heartbeat was sent), so nothing is done when they do: the entry is looked at when its old bucket comes up, and says
 itself when to look again. An idle client thus costs one look per heartbeat, and one `call_at` a tick serves ten
-thousand of them.
+thousand of them. What comes up together is looked at in portions, a turn of the loop each: thousands whose time is over
+at once, a crowd that said nothing, do not keep everybody else waiting.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 __all__ = ["Timed", "TimerWheel"]
+
+
+PORTION = 32
+"""Entries that are looked at in one turn of the loop. To drop a connection takes some 40 us."""
 
 
 class _Handle(Protocol):
@@ -44,7 +50,10 @@ class TimerWheel:
         self._start = clock()
         self._current = 0
         self._buckets: dict[int, set[Timed]] = {}
+        # What came up and was not looked at yet, each with the bucket that it was in.
+        self._due: deque[tuple[Timed, int]] = deque()
         self._handle: _Handle | None = None
+        self._portion: _Handle | None = None
 
     def schedule(self, entry: Timed, deadline: float) -> None:
         """Look at the entry at `deadline`; replaces the time set before. Infinite: never."""
@@ -70,11 +79,16 @@ class TimerWheel:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        if self._portion is not None:
+            self._portion.cancel()
+            self._portion = None
         self._buckets.clear()
+        self._due.clear()
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        return sum(map(len, self._buckets.values()))
+        waiting = sum(entry.bucket == bucket for entry, bucket in self._due)
+        return waiting + sum(map(len, self._buckets.values()))
 
     def _index(self, time: float) -> int:
         return math.floor((time - self._start) / self._tick)
@@ -92,12 +106,26 @@ class TimerWheel:
         last = max(self._index(now), self._current + 1)
         while self._current < last:
             self._current += 1
-            for entry in self._buckets.pop(self._current, ()):
-                entry.bucket = 0
-                deadline = entry.due(now)
-                # `due` may have scheduled it by itself: closing does, and that is the later word.
-                if deadline != math.inf and not entry.bucket:
-                    self._put(entry, deadline)
+            self._due += [(entry, self._current) for entry in self._buckets.pop(self._current, ())]
+        if self._portion is None:
+            self._look()
         self._handle = None
         if self._buckets:
+            self._arm()
+
+    def _look(self) -> None:
+        now = self._clock()
+        for _ in range(PORTION):
+            if not self._due:
+                break
+            entry, bucket = self._due.popleft()
+            if entry.bucket != bucket:  # it was cancelled, or put elsewhere, since it came up
+                continue
+            entry.bucket = 0
+            deadline = entry.due(now)
+            # `due` may have scheduled it by itself: closing does, and that is the later word.
+            if deadline != math.inf and not entry.bucket:
+                self._put(entry, deadline)
+        self._portion = self._call_at(now, self._look) if self._due else None
+        if self._handle is None and self._buckets:
             self._arm()
