@@ -229,8 +229,18 @@ async def reads_nothing(_: int) -> None:
         await pause(0.01)
 
 
-@abuse(seconds=17)
+@abuse(seconds=22)
 async def silent(connections: int) -> None:
+    """Open a thousand a second, and wait until the server has closed the last of them, after 10 s."""
+    begin = asyncio.get_running_loop().time()
+    while True:
+        late = (asyncio.get_running_loop().time() - begin) * 1000 - TALLY.opened
+        await crowd_of(min(int(late), connections - TALLY.opened), b"")
+        await asyncio.sleep(0.01)
+
+
+@abuse(seconds=17, judged=False)
+async def silent_at_once(connections: int) -> None:
     """Open them as fast as this process can, and wait until the server has closed the last of them, after 10 s."""
     await crowd(connections, b"", again=False)
 
@@ -292,11 +302,17 @@ async def crowd(connections: int, first: bytes, *, again: bool = True) -> None:
     while True:
         if again:
             held = [line for line in held if not line.closed]
-        for _ in range(min(50, connections - len(held))):
-            with contextlib.suppress(OSError):
-                # From many addresses, for each has ports for some ten thousand only.
-                held.append(await opened(first, f"127.0.0.{2 + TALLY.opened % 200}"))
+        held += await crowd_of(min(50, connections - len(held)), first)
         await asyncio.sleep(0.01)
+
+
+async def crowd_of(connections: int, first: bytes) -> list[Line]:
+    """Open so many connections, from many addresses, for each has ports for some ten thousand only."""
+    lines = []
+    for _ in range(connections):
+        with contextlib.suppress(OSError):
+            lines.append(await opened(first, f"127.0.0.{2 + TALLY.opened % 200}"))
+    return lines
 
 
 def end() -> None:
