@@ -177,7 +177,7 @@ def test_what_comes_up_together_is_looked_at_in_portions_between_which_others_ha
     def turn() -> None:
         turns.append(sum(len(entry.looks) for entry in entries))
         if turns[-1] < len(entries):
-            loop.call_at(loop.now, turn)
+            loop.call_at(loop.now + 0.001, turn)
 
     loop.call_at(loop.now + 4, turn)
     loop.advance(10)
