@@ -41,8 +41,8 @@ class TimerWheel:
     """A timer of coarse resolution for many entries.
 
     `tick` is the resolution in seconds: a deadline is seen at it or up to one tick later, a quarter more where many
-    come up together, never earlier. `clock` and
-    `call_at` are a loop's `time` and `call_at`, or a test's. The timer runs only while there are entries.
+    come up together, never earlier. `clock` and `call_at` are a loop's `time` and `call_at`, or a test's. The timer
+    runs only while there are entries.
     """
 
     def __init__(

@@ -57,8 +57,6 @@ class Caller:
 
     async def rpc_call(self, call: RpcCall, end: float) -> bytes:
         """Run a call on a server, until ``end`` at most; returns the packed result."""
-        if end <= asyncio.get_running_loop().time():
-            raise TimedOut(f"{call.route}: no time is left for it")
         if self._before or self._after:
             return await self._filtered(call, end)
         return await self._sent(call, end)
@@ -84,14 +82,13 @@ class Caller:
         return results, errors
 
     async def _sent(self, call: RpcCall, end: float) -> bytes:
-        limit = end - asyncio.get_running_loop().time()
-        if limit <= 0:
-            raise TimedOut(f"{call.route}: no time is left for it")
+        limit = _left(call, end)
         link = self._node.links.to(call.server_id)
         fields = (call.route, call.data, max(1, int(min(limit, 1e9) * 1000)))
         return await self._node.ask_link(link, RPC, fields, limit, f"{call.route} on {call.server_id}")
 
     async def _filtered(self, call: RpcCall, end: float) -> bytes:
+        _left(call, end)  # no filter is asked about a call that cannot be made
         server, reply = self._node.server, Reply()
         try:
             for function in self._before:
@@ -117,3 +114,11 @@ class Caller:
                     await result
             except Exception:
                 logger.exception("%s: an RPC after filter of %r failed", self._node.id, call)
+
+
+def _left(call: RpcCall, end: float) -> float:
+    """Return the seconds that a call has; raises TimedOut where there are none."""
+    left = end - asyncio.get_running_loop().time()
+    if left <= 0:
+        raise TimedOut(f"{call.route}: no time is left for it")
+    return left

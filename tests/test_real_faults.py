@@ -34,6 +34,16 @@ async def logged_in(client: PomeloClient, uid: str) -> int:
     return pid
 
 
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Have a process stand still in the context."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 async def serves_again(client: PomeloClient, deadline: float) -> int:
     """Wait until the user's area server answers; returns its process id."""
     async with asyncio.timeout(deadline):
@@ -87,8 +97,7 @@ def test_a_stopped_backend_is_refused_within_six_seconds_and_well_again_when_it_
         async with PomeloClient(fragile.urls["connector-1"]) as client, PomeloClient(fragile.urls["connector-1"]) as b:
             pid = await logged_in(client, uid_on("area-1", "hung"))
             await logged_in(b, uid_on("area-2", "well"))
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with standing_still(pid):
                 stopped = time.monotonic()
                 in_flight = await client.send_request("area.test.nap", {"number": 1})
                 refused = await refused_at(client)
@@ -99,8 +108,6 @@ def test_a_stopped_backend_is_refused_within_six_seconds_and_well_again_when_it_
                 # Those who are bound to nobody go to the server that responds.
                 async with PomeloClient(fragile.urls["connector-1"]) as unbound:
                     assert (await unbound.request("area.test.echo", timeout=1))["server"] == "area-2"
-            finally:
-                os.kill(pid, signal.SIGCONT)
             assert await in_flight == {"number": 1}
             assert await serves_again(client, 10) == pid
 
@@ -113,14 +120,11 @@ def test_what_finds_the_queue_to_a_stopped_backend_full_is_answered_503_at_once_
     async def scenario() -> None:
         async with PomeloClient(fragile.urls["connector-1"]) as client:
             pid = await logged_in(client, uid_on("area-1", "busy"))
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with standing_still(pid):
                 # What a call or a return takes along does not wait; of the others one leaves no room for the next.
                 sent = [await client.send_request("area.test.echo", {"text": "x" * 60_000}) for _ in range(4)]
                 async with asyncio.timeout(3):
                     assert await sent[-1] == BUSY
-            finally:
-                os.kill(pid, signal.SIGCONT)
             answers = await asyncio.gather(*sent)
             served = [answer["pid"] for answer in answers if answer != BUSY]
             assert served == [pid] * len(served) != []
@@ -136,14 +140,11 @@ def test_users_of_a_backend_that_stands_still_for_long_go_to_another_and_back_wh
         async with PomeloClient(fragile.urls["connector-1"]) as client:
             pid = await logged_in(client, uid_on("area-1", "patient"))
             assert (await client.request("area.room.join", {"room": "still"}))["present"]
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with standing_still(pid):
                 said = ("area-1: does not answer", "area-1: gone; users go to others")
                 for line in said:
                     await asyncio.to_thread(eventually, lambda line=line: line in fragile.stderr(), 60)
                 assert await serves_again(client, 10) != pid
-            finally:
-                os.kill(pid, signal.SIGCONT)
             async with asyncio.timeout(20):
                 while await serves_again(client, 10) != pid:
                     pass
