@@ -76,9 +76,10 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         try:
             plain, ended = self._read()
         except ssl.SSLError:
-            # What is left to say is the alert that tells the peer why.
+            # What is left to say is the alert that tells the peer why. It is for who is above to end this, in time.
+            self._ended = True
             self._flush()
-            self._below.close()
+            self.eof_received()
             return
         self._flush()
         if plain:
@@ -99,7 +100,9 @@ class Tls(asyncio.Transport, asyncio.Protocol):
     # The side of the protocol above: see asyncio.Transport.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send."""
+        """Encrypt and send, unless it has ended."""
+        if self._ended:
+            return
         rest = memoryview(data)
         while rest:
             rest = rest[self._core.write(cast("bytes", rest)) :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -399,6 +400,32 @@ def test_a_tls_client_that_reads_nothing_is_cut(server: ssl.SSLContext, trusting
             await until(lambda: served.acceptor.reasons == ["slow consumer"])
 
     run(main())
+
+
+@loops
+def test_a_tls_client_that_breaks_its_stream_and_reads_nothing_does_not_stay(
+    server: ssl.SSLContext, trusting: ssl.SSLContext, loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        limits = Limits(outgoing=1 << 24, heartbeat=None)
+        async with serving(tls=server, limits=limits) as served, raw(served.port, tls=trusting) as someone:
+            await someone.shake_hands()
+            someone.send(ACK)
+            someone.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await until(lambda: served.acceptor.clients)
+            (client,) = served.acceptor.clients
+            client.send(served.listener.encode_push("onFlood", bytes(8_000_000)))
+            await asyncio.sleep(0)
+            os.write(someone.writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+            client.send(served.listener.encode_push("onFlood", b"late"))
+            await until(lambda: client.closed)
+            client.send(served.listener.encode_push("onFlood", b"later"))
+            assert served.listener._hub is not None
+            await until(lambda: not served.listener._hub or not served.listener._hub.wires)
+
+    with caplog.at_level(logging.WARNING):
+        run(main(), loop)
+    assert caplog.records == []
 
 
 @pytest.fixture
