@@ -25,8 +25,8 @@ __all__ = ["Listener"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds for clients to read their KICK and leave. Longer than the closing handshake may take (2 s and a tick of at
-# most 1 s).
+# Seconds for clients to read their KICK and leave. Longer than the closing handshake may take (2 s, a tick of at most
+# 1 s, and a quarter of one).
 CLOSE_TIMEOUT = 3.5
 # Seconds for what is then cut to be gone.
 ABORT_TIMEOUT = 1.0

@@ -10,7 +10,6 @@ over at once, a crowd that said nothing, do not keep everybody else waiting.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -34,15 +33,15 @@ class Timed(Protocol):
     bucket: int
 
     def due(self, now: float) -> float:
-        """Do what is due; return the next deadline, infinite for none. Must not raise."""
+        """Do what is due; return the next deadline, infinite for none. If it raises, it is not looked at again."""
 
 
 class TimerWheel:
     """A timer of coarse resolution for many entries.
 
-    `tick` is the resolution in seconds: a deadline is seen at it or up to one tick later, a quarter more where many
-    come up together, never earlier. `clock` and `call_at` are a loop's `time` and `call_at`, or a test's. The timer
-    runs only while there are entries.
+    `tick` is the resolution in seconds: a deadline is seen at it or up to one tick later, never earlier; where many
+    come up together a quarter of a tick later than that, or when the loop comes to them. `clock` and `call_at` are a
+    loop's `time` and `call_at`, or a test's. The timer runs only while there are entries.
     """
 
     def __init__(
@@ -54,84 +53,86 @@ class TimerWheel:
         self._start = clock()
         self._current = 0
         self._buckets: dict[int, set[Timed]] = {}
-        # What came up and was not looked at yet, each with the bucket that it was in.
-        self._due: deque[tuple[Timed, int]] = deque()
-        self._handle: _Handle | None = None
-        self._portion: _Handle | None = None
+        # What came up and was not looked at yet.
+        self._due: set[Timed] = set()
         self._size = PORTION
+        self._advancing: _Handle | None = None
+        self._looking: _Handle | None = None
+        self._closed = False
 
     def schedule(self, entry: Timed, deadline: float) -> None:
-        """Look at the entry at `deadline`; replaces the time set before. Infinite: never."""
+        """Look at the entry at `deadline`; replaces the time set before. Infinite, or once it is closed: never."""
         if entry.bucket:
             self.cancel(entry)
-        if deadline == math.inf:
+        if deadline == math.inf or self._closed:
             return
-        if self._handle is None:
-            # Asleep until now: the ticks in between had nothing in them.
-            self._current = self._index(self._clock())
+        if self._advancing is None:
+            # Asleep until now: the ticks in between had nothing in them. Not back, though: a loop may be early by a
+            # rounding.
+            self._current = max(self._index(self._clock()), self._current)
             self._arm()
-        self._put(entry, deadline)
+        entry.bucket = max(self._index(deadline), self._current) + 1
+        self._buckets.setdefault(entry.bucket, set()).add(entry)
 
     def cancel(self, entry: Timed) -> None:
         """Forget the entry; harmless if it is not here."""
-        bucket = self._buckets.get(entry.bucket)
-        entry.bucket = 0
-        if bucket is not None:
-            bucket.discard(entry)
+        number, entry.bucket = entry.bucket, 0
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._due.discard(entry)
+            return
+        bucket.discard(entry)
+        if not bucket:
+            del self._buckets[number]
 
     def close(self) -> None:
-        """Stop the timer and forget all entries."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        if self._portion is not None:
-            self._portion.cancel()
-            self._portion = None
+        """Stop the timer and forget all entries, for good."""
+        self._closed = True
+        for handle in (self._advancing, self._looking):
+            if handle is not None:
+                handle.cancel()
+        self._advancing = self._looking = None
         self._buckets.clear()
         self._due.clear()
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        waiting = sum(entry.bucket == bucket for entry, bucket in self._due)
-        return waiting + sum(map(len, self._buckets.values()))
+        return len(self._due) + sum(map(len, self._buckets.values()))
 
     def _index(self, time: float) -> int:
         return math.floor((time - self._start) / self._tick)
 
-    def _put(self, entry: Timed, deadline: float) -> None:
-        entry.bucket = max(self._index(deadline), self._current) + 1
-        self._buckets.setdefault(entry.bucket, set()).add(entry)
-
     def _arm(self) -> None:
-        self._handle = self._call_at(self._start + (self._current + 1) * self._tick, self._advance)
+        self._advancing = self._call_at(self._start + (self._current + 1) * self._tick, self._advance)
 
     def _advance(self) -> None:
-        now = self._clock()
-        # At least the tick that was armed: rounding may put `now` a hair before it.
-        last = max(self._index(now), self._current + 1)
+        self._advancing = None
+        # At least the tick that was armed: rounding may put the clock a hair before it.
+        last = max(self._index(self._clock()), self._current + 1)
         while self._current < last:
             self._current += 1
-            self._due += [(entry, self._current) for entry in self._buckets.pop(self._current, ())]
-        self._size = max(PORTION, math.ceil(len(self._due) / PORTIONS))
-        if self._portion is None:
-            self._look()
-        self._handle = None
+            if bucket := self._buckets.pop(self._current, None):
+                self._due = self._due | bucket if self._due else bucket
         if self._buckets:
             self._arm()
+        self._size = max(PORTION, math.ceil(len(self._due) / PORTIONS))
+        if self._looking is None:
+            self._look()
 
     def _look(self) -> None:
+        self._looking = None
         now = self._clock()
-        for _ in range(self._size):
-            if not self._due:
-                break
-            entry, bucket = self._due.popleft()
-            if entry.bucket != bucket:  # it was cancelled, or put elsewhere, since it came up
-                continue
-            entry.bucket = 0
-            deadline = entry.due(now)
-            # `due` may have scheduled it by itself: closing does, and that is the later word.
-            if deadline != math.inf and not entry.bucket:
-                self._put(entry, deadline)
-        self._portion = self._call_at(now + self._tick / (4 * PORTIONS), self._look) if self._due else None
-        if self._handle is None and self._buckets:
-            self._arm()
+        due = self._due
+        try:
+            for _ in range(min(self._size, len(due))):
+                if not due:  # one that was looked at cancelled others
+                    break
+                entry = due.pop()
+                entry.bucket = 0
+                deadline = entry.due(now)
+                # `due` may have scheduled it by itself: closing does, and that is the later word.
+                if deadline != math.inf and not entry.bucket:
+                    self.schedule(entry, deadline)
+        finally:
+            if due:
+                self._looking = self._call_at(now + self._tick / (4 * PORTIONS), self._look)

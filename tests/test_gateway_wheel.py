@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wheel import PORTION, TimerWheel
+from gateway.wheel import PORTION, PORTIONS, TimerWheel
 
 NEVER = float("inf")
 
@@ -146,6 +147,15 @@ def test_the_timer_sleeps_while_there_is_nothing_to_wait_for() -> None:
     assert len(late.looks) == 1
 
 
+def test_the_timer_sleeps_once_all_that_it_waited_for_was_cancelled() -> None:
+    loop, wheel = make()
+    entry = Entry(loop)
+    wheel.schedule(entry, loop.now + 1000)
+    wheel.cancel(entry)
+    loop.advance(1)
+    assert loop.calls == []
+
+
 def test_a_loop_that_was_blocked_catches_up() -> None:
     loop, wheel = make()
     entries = [Entry(loop) for _ in range(5)]
@@ -158,33 +168,91 @@ def test_a_loop_that_was_blocked_catches_up() -> None:
 
 def test_a_closed_wheel_is_silent() -> None:
     loop, wheel = make()
-    entry = Entry(loop)
+    entry, late = Entry(loop), Entry(loop)
     wheel.schedule(entry, loop.now + 1)
     wheel.close()
     wheel.close()
+    wheel.schedule(late, loop.now + 1)
     loop.advance(10)
-    assert entry.looks == []
+    assert (entry.looks, late.looks, len(wheel)) == ([], [], 0)
 
 
-def test_what_comes_up_together_is_looked_at_in_portions_between_which_others_have_their_turn() -> None:
-    loop = FakeLoop()
-    wheel = TimerWheel(1.0, loop.time, loop.call_at)
-    entries = [Entry(loop) for _ in range(5 * PORTION)]
+@pytest.mark.parametrize("portions", [1, 5, PORTIONS, 10 * PORTIONS])
+def test_what_comes_up_together_is_looked_at_in_portions_over_a_quarter_of_a_tick(portions: int) -> None:
+    loop, wheel = make()
+    entries = [Entry(loop) for _ in range(portions * PORTION)]
     for entry in entries:
         wheel.schedule(entry, loop.now + 3)
-    turns: list[int] = []
-
-    def turn() -> None:
-        turns.append(sum(len(entry.looks) for entry in entries))
-        if turns[-1] < len(entries):
-            loop.call_at(loop.now + 0.001, turn)
-
-    loop.call_at(loop.now + 4, turn)
+    came_up = loop.now + 4
     loop.advance(10)
-    assert max(after - before for before, after in pairwise([0, *turns])) <= PORTION
-    assert turns[-1] == len(entries)
-    assert {len(entry.looks) for entry in entries} == {1}
+    looks = Counter(look for entry in entries for look in entry.looks)
+    assert looks.total() == len(entries)
+    assert max(looks.values()) == max(PORTION, len(entries) // PORTIONS)
+    assert came_up <= min(looks) <= max(looks) <= came_up + 0.25
     assert len(wheel) == 0
+
+
+def test_what_comes_up_while_much_is_due_is_looked_at_too() -> None:
+    """The loop is so slow that a tick passes between two portions."""
+    loop, wheel = make()
+
+    def slow(_: float) -> float:
+        loop.now += 0.1
+        return NEVER
+
+    entries = [Entry(loop, slow) for _ in range(4 * PORTION)]
+    for entry in entries:
+        wheel.schedule(entry, loop.now + 3)
+    later = [Entry(loop) for _ in range(2 * PORTION)]
+    for entry in later:
+        wheel.schedule(entry, loop.now + 4)
+    loop.advance(30)
+    assert {len(entry.looks) for entry in entries + later} == {1}
+    assert (len(wheel), loop.calls) == (0, [])
+
+
+@given(st.lists(st.floats(0.0001, 3.0), min_size=1, max_size=3 * PORTION), st.floats(0, 0.1))
+def test_none_is_lost_though_a_look_takes_time_and_nothing_else_was_waited_for(
+    deadlines: list[float], cost: float
+) -> None:
+    loop, wheel = make()
+    entries = []
+
+    def put_off(seconds: float) -> Callable[[float], float]:
+        again = iter([seconds])
+
+        def due(now: float) -> float:
+            loop.now += cost
+            return now + next(again, NEVER)
+
+        return due
+
+    for seconds in deadlines:
+        entries.append(Entry(loop, put_off(seconds)))
+        wheel.schedule(entries[-1], loop.now + 1)
+    loop.advance(100)
+    assert {len(entry.looks) for entry in entries} == {2}
+    assert (len(wheel), loop.calls) == (0, [])
+
+
+def test_an_entry_that_raises_stops_neither_those_of_its_portion_nor_the_timer() -> None:
+    loop, wheel = make()
+    entries = [Entry(loop) for _ in range(3 * PORTION)]
+
+    def fail(_: float) -> float:
+        raise RuntimeError
+
+    for entry in entries:
+        entry.next_deadline = fail
+        wheel.schedule(entry, loop.now + 3)
+    for _ in entries:
+        with pytest.raises(RuntimeError):
+            loop.advance(10)
+    assert len(wheel) == 0
+    late = Entry(loop)
+    wheel.schedule(late, loop.now + 3)
+    loop.advance(5)
+    assert len(late.looks) == 1
 
 
 def test_what_is_put_off_or_cancelled_between_portions_is_not_looked_at_then() -> None:
@@ -217,9 +285,9 @@ def test_a_wheel_that_is_closed_while_much_is_due_looks_at_nothing_more() -> Non
     wheel = TimerWheel(1.0, loop.time, loop.call_at)
     entries = [Entry(loop) for _ in range(3 * PORTION)]
 
-    def close(_: float) -> float:
+    def close(now: float) -> float:
         wheel.close()
-        return NEVER
+        return now + 1
 
     for entry in entries:
         entry.next_deadline = close
