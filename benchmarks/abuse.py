@@ -56,6 +56,8 @@ THIRD_PARTY = Pummelo.port + 1
 """The port of who takes everything."""
 SETTLE = 8.0
 """Seconds for the servers to let go of what is gone; they hand free memory back every 5 s."""
+WARM = 60
+"""Seconds of requests before the first kind: a fresh game's memory grows by 1 to 2 % by itself."""
 PAUSE = 1.0
 """Seconds after each abuse, for the connections to be gone."""
 ROUNDS_AT_LEAST = 5
@@ -277,7 +279,7 @@ def main() -> int:
         beside(__file__, "--third-party"),
     ):
         connector = Connector(subject)
-        asyncio.run(latencies(options.seconds))  # warm
+        asyncio.run(latencies(WARM))
         print(f"{'abuse':28}", *(f"{name:>8}" for name in COLUMNS.values()))
         for kind in options.kinds:
             row = Measurement(kind, connector, options).row()
