@@ -210,6 +210,7 @@ class TcpWire(asyncio.Protocol, ABC):
 
     def _hang_up(self) -> None:
         """Close the TCP connection once everything is sent; if the peer reads nothing, by force after a while."""
-        self._linger()
+        if not self._closing_until:
+            self._linger()
         self._write_pending()
         self._transport.close()

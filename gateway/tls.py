@@ -73,24 +73,19 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         if self._ended or self._below.is_closing():
             return
         self._incoming.write(data)
-        try:
-            plain, ended = self._read()
-        except ssl.SSLError:
-            # What is left to say is the alert that tells the peer why. It is for who is above to end this, in time.
-            self._ended = True
-            self._flush()
-            self.eof_received()
-            return
+        plain, ended = self._read()
         self._flush()
         if plain:
             self._above.data_received(plain)
         if ended and not self._below.is_closing():
             self.eof_received()
 
-    def eof_received(self) -> None:
-        """Note that the peer has ended its side, with or without a word."""
-        if not self._above.eof_received():
+    def eof_received(self) -> bool:
+        """Note that the peer has ended its side, with or without a word; return whether ours stays open."""
+        stays = bool(self._above.eof_received())
+        if not stays:
             self.close()
+        return stays
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the socket is gone, and let go of who is above, who holds this."""
@@ -144,7 +139,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         return self._below.get_extra_info(name, default)
 
     def _read(self) -> tuple[bytes, bool]:
-        """Return what can be decrypted, and whether the peer has ended its side."""
+        """Return what can be decrypted, and whether that was the last: the peer has ended its side, or broken this."""
         chunks = []
         try:
             if not self._connected:
@@ -156,6 +151,9 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             return b"".join(chunks), False
         except ssl.SSLZeroReturnError:
             pass
+        except ssl.SSLError:
+            # What is left to say is the alert that tells the peer why.
+            self._ended = True
         return b"".join(chunks), True
 
     def _end(self) -> None:

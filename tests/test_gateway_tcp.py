@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -49,6 +48,8 @@ from gateway import (
     encode_request,
     server_context,
 )
+from gateway.tcp import TcpWire
+from gateway.tls import Tls
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 LOCAL = ["127.0.0.0/8"]
@@ -324,10 +325,38 @@ def test_tls_serves_both_kinds_and_http(server: ssl.SSLContext, trusting: ssl.SS
     run(main(), loop)
 
 
+BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody made."""
+
+
+class TlsClient:
+    """A TLS client without a socket, whose bytes are sent in pieces."""
+
+    def __init__(self, someone: Raw, trusting: ssl.SSLContext, places: list[int]) -> None:
+        self.someone = someone
+        self.places = places
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.core = trusting.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+
+    async def shake_hands(self) -> None:
+        while True:
+            try:
+                self.core.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                await self.send()
+                self.incoming.write(await self.someone.reader.read(65536))
+
+    async def send(self, after: bytes = b"") -> None:
+        """Send what was encrypted, and something after it."""
+        for piece in cut(self.outgoing.read() + after, self.places):
+            self.someone.send(piece)
+            await asyncio.sleep(0)
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 3000), max_size=12))
-def test_any_split_of_tls_bytes_is_understood(places: list[int]) -> None:
-    """The bytes of a TLS client, made without a socket, are sent in pieces."""
+def test_any_split_of_tls_bytes_is_understood_and_what_breaks_after_them_takes_none_along(places: list[int]) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -336,24 +365,59 @@ def test_any_split_of_tls_bytes_is_understood(places: list[int]) -> None:
 
     async def main() -> None:
         async with serving(tls=context) as served, raw(served.port) as someone:
-            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-            core = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
-            while True:
-                try:
-                    core.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    for piece in cut(outgoing.read(), places):
-                        someone.send(piece)
-                        await asyncio.sleep(0)
-                    incoming.write(await someone.reader.read(65536))
-            core.write(HELLO + ACK + data_request(1, "a.b.c"))
-            for piece in cut(outgoing.read(), places):
-                someone.send(piece)
-                await asyncio.sleep(0)
+            client = TlsClient(someone, trusting, places)
+            await client.shake_hands()
+            client.core.write(HELLO + ACK + data_request(1, "a.b.c"))
+            await client.send(BROKEN)
             await until(lambda: served.acceptor.messages)
+            await someone.rest()
+            await until(lambda: served.acceptor.reasons == ["client closed"])
 
     run(main())
+
+
+@loops
+def test_a_request_over_tls_whose_client_ends_its_side_after_it_is_answered(
+    server: ssl.SSLContext, trusting: ssl.SSLContext, loop: Loop, tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text("a page")
+
+    async def main() -> None:
+        async with serving(tls=server, web=tmp_path) as served, raw(served.port) as someone:
+            client = TlsClient(someone, trusting, [])
+            await client.shake_hands()
+            client.core.write(b"GET /page.html HTTP/1.1\r\n\r\n")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.core.unwrap()
+            await client.send()
+            someone.writer.write_eof()
+            client.incoming.write(await someone.rest())
+            assert client.core.read(65536).endswith(b"a page")
+
+    run(main(), loop)
+
+
+@pytest.mark.parametrize("asked", [b"GET / HTTP/1.1\r\n", b"GET /page.html HTTP/1.1\r\n\r\n"])
+def test_a_request_over_tls_that_breaks_is_not_answered(
+    server: ssl.SSLContext, trusting: ssl.SSLContext, asked: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "page.html").write_text("a page")
+
+    async def main() -> None:
+        async with serving(tls=server, web=tmp_path) as served, raw(served.port) as someone:
+            client = TlsClient(someone, trusting, [])
+            await client.shake_hands()
+            client.core.write(asked)
+            await client.send(BROKEN)
+            client.incoming.write(await someone.rest())
+            with pytest.raises(ssl.SSLError):
+                client.core.read(65536)
+            assert served.listener._hub is not None
+            await until(lambda: not served.listener._hub or not served.listener._hub.guests)
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert caplog.records == []
 
 
 def test_with_tls_nothing_else_is_spoken(server: ssl.SSLContext) -> None:
@@ -415,12 +479,15 @@ def test_a_tls_client_that_breaks_its_stream_and_reads_nothing_does_not_stay(
             await until(lambda: served.acceptor.clients)
             (client,) = served.acceptor.clients
             client.send(served.listener.encode_push("onFlood", bytes(8_000_000)))
-            await asyncio.sleep(0)
-            os.write(someone.writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
-            client.send(served.listener.encode_push("onFlood", b"late"))
-            await until(lambda: client.closed)
-            client.send(served.listener.encode_push("onFlood", b"later"))
+            await until(lambda: client.waiting > 1_000_000)
             assert served.listener._hub is not None
+            (wire,) = served.listener._hub.wires
+            assert isinstance(wire, TcpWire)
+            assert isinstance(wire._transport, Tls)
+            # In one turn: what was queued is to be written to a stream that has broken meanwhile.
+            client.send(served.listener.encode_push("onFlood", b"late"))
+            wire._transport.data_received(BROKEN)
+            assert client.closed
             await until(lambda: not served.listener._hub or not served.listener._hub.wires)
 
     with caplog.at_level(logging.WARNING):
