@@ -10,6 +10,7 @@ over at once, a crowd that said nothing, do not keep everybody else waiting.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Timed(Protocol):
     bucket: int
 
     def due(self, now: float) -> float:
-        """Do what is due; return the next deadline, infinite for none. If it raises, it is not looked at again."""
+        """Do what is due; return the next deadline, infinite for none, as if it raises."""
 
 
 class TimerWheel:
@@ -53,8 +54,8 @@ class TimerWheel:
         self._start = clock()
         self._current = 0
         self._buckets: dict[int, set[Timed]] = {}
-        # What came up and was not looked at yet.
-        self._due: set[Timed] = set()
+        # What came up and was not looked at yet, in this order.
+        self._due: OrderedDict[Timed, None] = OrderedDict()
         self._size = PORTION
         self._advancing: _Handle | None = None
         self._looking: _Handle | None = None
@@ -79,7 +80,7 @@ class TimerWheel:
         number, entry.bucket = entry.bucket, 0
         bucket = self._buckets.get(number)
         if bucket is None:
-            self._due.discard(entry)
+            self._due.pop(entry, None)
             return
         bucket.discard(entry)
         if not bucket:
@@ -112,22 +113,25 @@ class TimerWheel:
         while self._current < last:
             self._current += 1
             if bucket := self._buckets.pop(self._current, None):
-                self._due = self._due | bucket if self._due else bucket
+                self._due.update(dict.fromkeys(bucket))
         if self._buckets:
             self._arm()
-        self._size = max(PORTION, math.ceil(len(self._due) / PORTIONS))
+        size = max(PORTION, math.ceil(len(self._due) / PORTIONS))
         if self._looking is None:
+            self._size = size
             self._look()
+        else:  # what was due before is late
+            self._size = max(self._size, size)
 
     def _look(self) -> None:
         self._looking = None
         now = self._clock()
         due = self._due
         try:
-            for _ in range(min(self._size, len(due))):
-                if not due:  # one that was looked at cancelled others
+            for _ in range(self._size):
+                if not due:
                     break
-                entry = due.pop()
+                entry = due.popitem(last=False)[0]
                 entry.bucket = 0
                 deadline = entry.due(now)
                 # `due` may have scheduled it by itself: closing does, and that is the later word.
