@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +54,9 @@ def test_every_abuse_of_a_request_is_answered_and_the_servers_stay(game: Running
     asyncio.run(scenario())
 
 
-def test_servers_do_not_step_back_behind_other_processes_as_workers_of_ray_do(game: RunningGame) -> None:
+def test_servers_neither_step_back_behind_other_processes_as_workers_of_ray_do_nor_have_an_arena_for_each_thread(
+    game: RunningGame,
+) -> None:
     """Fails without RAY_worker_niceness=0 in the servers' environment: Ray puts its workers at 15."""
 
     async def scenario() -> list[int]:
@@ -63,6 +66,8 @@ def test_servers_do_not_step_back_behind_other_processes_as_workers_of_ray_do(ga
 
     for pid in asyncio.run(scenario()):
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+        arenas = os.environ.get("MALLOC_ARENA_MAX", "4")
+        assert f"MALLOC_ARENA_MAX={arenas}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 BODIES: list[tuple[bytes, int | None]] = [

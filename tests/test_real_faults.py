@@ -128,7 +128,7 @@ def test_what_finds_the_queue_to_a_stopped_backend_full_is_answered_503_at_once_
                     while not refused:
                         sent.append(await client.send_request("area.test.echo", {"text": "x" * 60_000}))
                         refused, _ = await asyncio.wait(sent, timeout=0.1)
-                assert [answer.result() for answer in refused] == [BUSY]
+                assert all(answer.result() == BUSY for answer in refused)
                 waiting = [answer for answer in sent if answer not in refused]
                 assert waiting
             assert {answer["pid"] for answer in await asyncio.gather(*waiting)} == {pid}
