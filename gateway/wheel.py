@@ -116,12 +116,9 @@ class TimerWheel:
                 self._due.update(dict.fromkeys(bucket))
         if self._buckets:
             self._arm()
-        size = max(PORTION, math.ceil(len(self._due) / PORTIONS))
+        self._size = max(self._size, math.ceil(len(self._due) / PORTIONS))
         if self._looking is None:
-            self._size = size
             self._look()
-        else:  # what was due before is late
-            self._size = max(self._size, size)
 
     def _look(self) -> None:
         self._looking = None
@@ -135,8 +132,10 @@ class TimerWheel:
                 entry.bucket = 0
                 deadline = entry.due(now)
                 # `due` may have scheduled it by itself: closing does, and that is the later word.
-                if deadline != math.inf and not entry.bucket:
+                if not entry.bucket:
                     self.schedule(entry, deadline)
         finally:
             if due:
                 self._looking = self._call_at(now + self._tick / (4 * PORTIONS), self._look)
+            else:
+                self._size = PORTION

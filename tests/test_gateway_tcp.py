@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 import trustme
@@ -338,14 +339,17 @@ class TlsClient:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.core = trusting.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
 
-    async def shake_hands(self) -> None:
+    @classmethod
+    async def shaken(cls, someone: Raw, trusting: ssl.SSLContext, places: list[int]) -> Self:
+        """Return one that has shaken hands."""
+        client = cls(someone, trusting, places)
         while True:
             try:
-                self.core.do_handshake()
-                return
+                client.core.do_handshake()
+                return client
             except ssl.SSLWantReadError:
-                await self.send()
-                self.incoming.write(await self.someone.reader.read(65536))
+                await client.send()
+                client.incoming.write(await someone.reader.read(65536))
 
     async def send(self, after: bytes = b"") -> None:
         """Send what was encrypted, and something after it."""
@@ -365,8 +369,7 @@ def test_any_split_of_tls_bytes_is_understood_and_what_breaks_after_them_takes_n
 
     async def main() -> None:
         async with serving(tls=context) as served, raw(served.port) as someone:
-            client = TlsClient(someone, trusting, places)
-            await client.shake_hands()
+            client = await TlsClient.shaken(someone, trusting, places)
             client.core.write(HELLO + ACK + data_request(1, "a.b.c"))
             await client.send(BROKEN)
             await until(lambda: served.acceptor.messages)
@@ -376,16 +379,19 @@ def test_any_split_of_tls_bytes_is_understood_and_what_breaks_after_them_takes_n
     run(main())
 
 
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "page.html").write_text("a page")
+    return tmp_path
+
+
 @loops
 def test_a_request_over_tls_whose_client_ends_its_side_after_it_is_answered(
-    server: ssl.SSLContext, trusting: ssl.SSLContext, loop: Loop, tmp_path: Path
+    server: ssl.SSLContext, trusting: ssl.SSLContext, loop: Loop, site: Path
 ) -> None:
-    (tmp_path / "page.html").write_text("a page")
-
     async def main() -> None:
-        async with serving(tls=server, web=tmp_path) as served, raw(served.port) as someone:
-            client = TlsClient(someone, trusting, [])
-            await client.shake_hands()
+        async with serving(tls=server, web=site) as served, raw(served.port) as someone:
+            client = await TlsClient.shaken(someone, trusting, [])
             client.core.write(b"GET /page.html HTTP/1.1\r\n\r\n")
             with pytest.raises(ssl.SSLWantReadError):
                 client.core.unwrap()
@@ -399,14 +405,11 @@ def test_a_request_over_tls_whose_client_ends_its_side_after_it_is_answered(
 
 @pytest.mark.parametrize("asked", [b"GET / HTTP/1.1\r\n", b"GET /page.html HTTP/1.1\r\n\r\n"])
 def test_a_request_over_tls_that_breaks_is_not_answered(
-    server: ssl.SSLContext, trusting: ssl.SSLContext, asked: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: ssl.SSLContext, trusting: ssl.SSLContext, asked: bytes, site: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "page.html").write_text("a page")
-
     async def main() -> None:
-        async with serving(tls=server, web=tmp_path) as served, raw(served.port) as someone:
-            client = TlsClient(someone, trusting, [])
-            await client.shake_hands()
+        async with serving(tls=server, web=site) as served, raw(served.port) as someone:
+            client = await TlsClient.shaken(someone, trusting, [])
             client.core.write(asked)
             await client.send(BROKEN)
             client.incoming.write(await someone.rest())
